@@ -1,0 +1,1 @@
+//! Ports, workers, threads and clocks of one host.

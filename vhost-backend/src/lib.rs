@@ -1,0 +1,1 @@
+//! A virtio-net device over vhost-user: frames in, frames out.
