@@ -1,1 +1,32 @@
 //! Resources and the agent protocol.
+//!
+//! What an operator declares ([`Network`], [`Workload`], [`Host`]), what the manager answers when a declaration is
+//! wrong ([`Problem`]), and what a host gets and says ([`agent`]). Plain data: nothing here reads a clock, a file or a
+//! socket. Every type has one JSON shape, camelCase, that refuses unknown fields where a person writes it and ignores
+//! them where a program of another version does.
+
+pub mod agent;
+pub mod derive;
+mod host;
+mod labels;
+mod mac;
+pub mod name;
+mod network;
+mod problem;
+mod resource;
+mod revision;
+mod token;
+mod workload;
+
+pub use host::{Host, HostReport, HostSpec};
+pub use labels::{Labels, Selector, SelectorError};
+pub use mac::{MacAddr, MacParseError};
+pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
+pub use problem::{Mistake, Problem, ProblemKind};
+pub use resource::{Kind, Resource, UnknownKind};
+pub use revision::{Applied, Change, Outcome};
+pub use token::{NewToken, Role, TokenInfo, TokenSecret};
+pub use workload::{
+    Attach, Bucket, PortReport, PortSpec, RateLimit, Tap, VhostRole, VhostUser, Workload, WorkloadKind,
+    WorkloadReport, WorkloadSpec,
+};

@@ -1,0 +1,158 @@
+//! What a host gets and what it says.
+//!
+//! The agent asks for its [`Slice`] as a stream, each item the full state at one revision, and posts a [`HostStatus`]
+//! from time to time. Fields a version does not know are ignored, so that manager and agents may be of different
+//! versions.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Attach, MacAddr, RateLimit};
+
+/// All one host needs at one revision: its networks and all ports on them, its own and those of other hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Slice {
+    /// The revision this is compiled from.
+    pub revision: u64,
+    /// The host it is for.
+    pub host: String,
+    /// Networks that have a port on this host, by name.
+    pub networks: Vec<SliceNetwork>,
+    /// Every port of these networks, by workload and name.
+    pub ports: Vec<SlicePort>,
+}
+
+/// A network with everything filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceNetwork {
+    /// Its name.
+    pub name: String,
+    /// GENEVE virtual network identifier.
+    pub vni: u32,
+    /// Its address ranges.
+    #[schema(value_type = Vec<String>)]
+    pub subnets: Vec<IpNet>,
+    /// Addresses its gateway answers on.
+    #[schema(value_type = Vec<String>)]
+    pub gateways: Vec<IpAddr>,
+    /// The gateway's MAC address, the same on every host.
+    #[schema(value_type = String)]
+    pub gateway_mac: MacAddr,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+}
+
+/// A port with everything filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlicePort {
+    /// Stable for the life of the port, never used again for another.
+    pub id: u32,
+    /// The workload it belongs to.
+    pub workload: String,
+    /// Its name within the workload.
+    pub name: String,
+    /// The network it is plugged into.
+    pub network: String,
+    /// The host it is on; equal to [`Slice::host`] when local.
+    pub host: String,
+    /// Its MAC address.
+    #[schema(value_type = String)]
+    pub mac: MacAddr,
+    /// The addresses it may use.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+    /// How it is attached.
+    pub attach: Attach,
+    /// Queue pairs.
+    pub queues: u16,
+    /// Limit on what it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// What a host says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostStatus {
+    /// Its name.
+    pub host: String,
+    /// Version of its agent.
+    pub version: String,
+    /// The newest revision it forwards by.
+    pub revision: u64,
+    /// Why it could not realise a newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Its local ports.
+    pub ports: Vec<PortStatus>,
+}
+
+/// What a host says about one local port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PortStatus {
+    /// [`SlicePort::id`].
+    pub id: u32,
+    /// The workload it belongs to.
+    pub workload: String,
+    /// Its name within the workload.
+    pub port: String,
+    /// Whether it carries traffic.
+    pub link: Link,
+    /// What is broken, in words.
+    #[serde(default)]
+    pub faults: Vec<String>,
+    /// What the workload sent and was accepted.
+    #[serde(default)]
+    pub from_guest: Counters,
+    /// What was delivered to the workload.
+    #[serde(default)]
+    pub to_guest: Counters,
+    /// Dropped packets by reason.
+    #[serde(default)]
+    pub drops: BTreeMap<String, u64>,
+    /// Further facts by name, such as negotiated features.
+    #[serde(default)]
+    pub details: BTreeMap<String, String>,
+}
+
+/// Whether a port carries traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// Attached, and the workload's driver is ready.
+    Up,
+    /// Attached, but the driver is not ready or something is broken.
+    Down,
+    /// Nothing is attached yet.
+    Waiting,
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Waiting => "waiting",
+        })
+    }
+}
+
+/// Packets and bytes since the agent started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Counters {
+    /// Packets; a TSO frame counts as one.
+    #[serde(default)]
+    pub packets: u64,
+    /// Bytes of Ethernet frames, without FCS.
+    #[serde(default)]
+    pub bytes: u64,
+}

@@ -1,0 +1,162 @@
+//! Any resource, by kind.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Host, Labels, Mistake, Network, Workload};
+
+/// One resource of any kind, told apart by its member `kind`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind")]
+pub enum Resource {
+    /// A logical layer-2 segment.
+    Network(Network),
+    /// Something that has ports.
+    Workload(Workload),
+    /// A machine that runs the appliance.
+    Host(Host),
+}
+
+/// The kinds of resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub enum Kind {
+    /// [`Host`]
+    Host,
+    /// [`Network`]
+    Network,
+    /// [`Workload`]
+    Workload,
+}
+
+impl Kind {
+    /// Every kind, in the order that references need: what is referred to comes first.
+    pub const ALL: [Self; 3] = [Self::Host, Self::Network, Self::Workload];
+
+    /// As written in a resource's `kind`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "Host",
+            Self::Network => "Network",
+            Self::Workload => "Workload",
+        }
+    }
+
+    /// As written in a URL: lower case, plural.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Host => "hosts",
+            Self::Network => "networks",
+            Self::Workload => "workloads",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// No kind of resource has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no kind {got:?}; there are networks, workloads and hosts")]
+pub struct UnknownKind {
+    /// The text as it came, cut to 40 characters.
+    pub got: String,
+}
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    /// Reads `Network`, `network`, `networks`, `net` and their likes, as people type them.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "network" | "networks" | "net" => Ok(Self::Network),
+            "workload" | "workloads" | "wl" => Ok(Self::Workload),
+            "host" | "hosts" => Ok(Self::Host),
+            _ => Err(UnknownKind { got: text.chars().take(40).collect() }),
+        }
+    }
+}
+
+impl Resource {
+    /// Which kind it is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Network(_) => Kind::Network,
+            Self::Workload(_) => Kind::Workload,
+            Self::Host(_) => Kind::Host,
+        }
+    }
+
+    /// Its name, unique within its kind.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Network(network) => &network.name,
+            Self::Workload(workload) => &workload.name,
+            Self::Host(host) => &host.name,
+        }
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> &Labels {
+        match self {
+            Self::Network(network) => &network.labels,
+            Self::Workload(workload) => &workload.labels,
+            Self::Host(host) => &host.labels,
+        }
+    }
+
+    /// The revision that last changed it, when the manager wrote it.
+    pub const fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Network(network) => network.revision,
+            Self::Workload(workload) => workload.revision,
+            Self::Host(host) => host.revision,
+        }
+    }
+
+    /// Kind and name, written `Workload/web-1`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.kind(), self.name())
+    }
+
+    /// What is wrong within this resource alone; empty when nothing is.
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut found = match self {
+            Self::Network(network) => network.mistakes(),
+            Self::Workload(workload) => workload.mistakes(),
+            Self::Host(host) => host.mistakes(),
+        };
+        for mistake in &mut found {
+            mistake.resource = Some(self.id());
+        }
+        found
+    }
+
+    /// Only what is wanted: without status and revision.
+    #[must_use]
+    pub fn desired(mut self) -> Self {
+        match &mut self {
+            Self::Network(network) => (network.status, network.revision) = (None, None),
+            Self::Workload(workload) => (workload.status, workload.revision) = (None, None),
+            Self::Host(host) => (host.status, host.revision) = (None, None),
+        }
+        self
+    }
+
+    /// Says which revision last changed it.
+    #[must_use]
+    pub fn at_revision(mut self, revision: u64) -> Self {
+        let slot = match &mut self {
+            Self::Network(network) => &mut network.revision,
+            Self::Workload(workload) => &mut workload.revision,
+            Self::Host(host) => &mut host.revision,
+        };
+        *slot = Some(revision);
+        self
+    }
+}
