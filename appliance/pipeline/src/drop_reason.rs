@@ -1,0 +1,175 @@
+//! Why a frame did not go on.
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal @ $stage:ident,)+) => {
+        /// Why a frame did not go on. One name for counters, API, CLI and documentation.
+        ///
+        /// The order is that of the stages and of the counters' arrays; new reasons may come anywhere, the names stay.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name in counters, API, CLI and documentation: kebab-case.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it means, as one line for people.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)+ }
+            }
+
+            /// The stage that drops for this reason.
+            pub const fn stage(self) -> Stage {
+                match self { $(Self::$variant => Stage::$stage,)+ }
+            }
+        }
+    };
+}
+
+/// A station on a frame's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Headers are found and measured.
+    Parse,
+    /// The port may speak only for itself.
+    Guard,
+    /// What the sender asks of checksum and segmentation fits the frame.
+    Offload,
+    /// The port's rate limit.
+    Rate,
+    /// The appliance answers by itself.
+    Respond,
+    /// The destination is looked up.
+    Deliver,
+    /// The agent hands the frame to its destination: outside this package.
+    Put,
+}
+
+impl Stage {
+    /// The name in documentation and traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::Guard => "guard",
+            Self::Offload => "offload",
+            Self::Rate => "rate",
+            Self::Respond => "respond",
+            Self::Deliver => "deliver",
+            Self::Put => "put",
+        }
+    }
+}
+
+drop_reasons! {
+    /// The frame ends before a header it announces.
+    Truncated = "truncated" @ Parse,
+    /// The headers do not fit into the 192 bytes that are copied before anything is looked at.
+    HeadersTooLong = "headers-too-long" @ Parse,
+    /// A VLAN tag: networks are separated by VNI, a tag could only hide the rest of the frame.
+    VlanTagged = "vlan-tagged" @ Parse,
+    /// Neither ARP, IPv4 nor IPv6 (LLC and STP frames, LLDP, RARP, MPLS, PPPoE and the like).
+    UnknownEthertype = "unknown-ethertype" @ Parse,
+    /// ARP that is not IPv4 over Ethernet, or not a request or reply.
+    MalformedArp = "malformed-arp" @ Parse,
+    /// An IPv4 header whose version, lengths or fragment fields contradict each other or the frame.
+    MalformedIpv4 = "malformed-ipv4" @ Parse,
+    /// An IPv6 header whose version or lengths contradict each other or the frame.
+    MalformedIpv6 = "malformed-ipv6" @ Parse,
+    /// An IPv6 extension header chain that is too long, out of order, unknown, or continues inside a fragment.
+    ExtensionHeader = "ipv6-extension-header" @ Parse,
+    /// IPv4 source route options or an IPv6 routing header with segments left.
+    SourceRoute = "source-route" @ Parse,
+    /// A TCP, UDP or ICMP header whose lengths contradict the packet, or a fragment made to hide one.
+    MalformedTransport = "malformed-transport" @ Parse,
+    /// The source MAC is not the port's.
+    SpoofedMac = "spoofed-mac" @ Guard,
+    /// The IPv4 source is not one of the port's addresses.
+    SpoofedIpv4 = "spoofed-ipv4" @ Guard,
+    /// The IPv6 source is neither one of the port's addresses nor the link-local address of its MAC (EUI-64).
+    SpoofedIpv6 = "spoofed-ipv6" @ Guard,
+    /// ARP that speaks for a MAC or an IPv4 address that is not the port's.
+    SpoofedArp = "spoofed-arp" @ Guard,
+    /// Neighbour discovery that speaks for a MAC or an IPv6 address that is not the port's.
+    SpoofedNd = "spoofed-nd" @ Guard,
+    /// Neighbour discovery that RFC 4861 tells every receiver to discard.
+    MalformedNd = "malformed-nd" @ Guard,
+    /// A workload plays DHCPv4 or DHCPv6 server or relay.
+    RogueDhcpServer = "rogue-dhcp-server" @ Guard,
+    /// A workload advertises itself as a router.
+    RogueRouter = "rogue-router" @ Guard,
+    /// A workload sends ICMP redirects.
+    RogueRedirect = "rogue-redirect" @ Guard,
+    /// The checksum or segmentation asked for does not fit the frame.
+    BadOffload = "bad-offload" @ Offload,
+    /// The port's rate limit is used up.
+    RateLimit = "rate-limit" @ Rate,
+    /// ARP or neighbour solicitation for an address that nobody on the network has. Never flooded.
+    UnknownNeighbour = "unknown-neighbour" @ Respond,
+    /// A port probes whether its own address is taken: silence is the answer. Normal at boot.
+    AddressProbe = "address-probe" @ Respond,
+    /// A DHCP request, and the network has no DHCP server. Other workloads never see requests.
+    NoDhcpServer = "no-dhcp-server" @ Respond,
+    /// A router solicitation: the network sends no router advertisements. Normal at boot.
+    RouterSolicitation = "router-solicitation" @ Respond,
+    /// An IGMP or MLD message: multicast goes to every port, so nobody needs to know. Normal at boot.
+    GroupMembership = "group-membership" @ Respond,
+    /// Sent to the gateway's MAC, but not for the gateway: the network has no router.
+    NoRoute = "no-route" @ Respond,
+    /// The destination MAC is the sender's own.
+    ToItself = "to-itself" @ Deliver,
+    /// No port of the network has the destination MAC. Never flooded.
+    UnknownDestination = "unknown-destination" @ Deliver,
+    /// The destination lives on another host and nothing carries frames there.
+    RemoteDestination = "remote-destination" @ Deliver,
+    /// A broadcast or multicast MAC around a unicast IP destination: it would reach workloads it does not name.
+    UnicastInMulticast = "unicast-in-multicast" @ Deliver,
+    /// A packet, or one segment of it, is larger than the network's MTU.
+    OverMtu = "over-mtu" @ Deliver,
+    /// The destination port has no working link at the moment.
+    DestinationDown = "destination-down" @ Put,
+    /// The destination has no free receive buffers.
+    DestinationFull = "destination-full" @ Put,
+    /// The frame is larger than what the destination can receive.
+    DestinationTooSmall = "destination-too-small" @ Put,
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The place in a counter array.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl core::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_follow_the_order_and_names_are_unique_kebab_case() {
+        let mut names = std::collections::BTreeSet::new();
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), number);
+            let name = reason.name();
+            assert!(names.insert(name), "{name} twice");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                "{name}"
+            );
+        }
+    }
+}
