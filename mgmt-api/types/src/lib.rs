@@ -6,6 +6,7 @@
 //! them where a program of another version does.
 
 pub mod agent;
+mod audit;
 pub mod derive;
 mod host;
 mod labels;
@@ -15,16 +16,18 @@ mod network;
 mod problem;
 mod resource;
 mod revision;
+mod text;
 mod token;
 mod workload;
 
+pub use audit::AuditEntry;
 pub use host::{Host, HostReport, HostSpec};
 pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
 pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
 pub use problem::{Mistake, Problem, ProblemKind};
 pub use resource::{Kind, Resource, UnknownKind};
-pub use revision::{Applied, Change, Outcome};
+pub use revision::{Applied, Change, Diff, Outcome, Realised, RealisedHost, RealisedState, Revision};
 pub use token::{NewToken, Role, TokenInfo, TokenSecret};
 pub use workload::{
     Attach, Bucket, PortReport, PortSpec, RateLimit, Tap, VhostRole, VhostUser, Workload, WorkloadKind,

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::{Labels, Mistake, labels, name};
+use crate::{Labels, Mistake, labels, name, text};
 
 /// One VNI and its subnets: ports of one network reach each other on layer 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -36,6 +36,7 @@ pub struct Network {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NetworkSpec {
     /// Address ranges of the network, each written with its network address, such as `10.0.1.0/24`.
+    #[serde(deserialize_with = "text::subnets")]
     #[schema(value_type = Vec<String>, max_items = 16, example = json!(["10.0.1.0/24", "fd00:1::/64"]))]
     pub subnets: Vec<IpNet>,
     /// Name of the router the network hangs on; networks of one router may not overlap.
@@ -51,7 +52,7 @@ pub struct NetworkSpec {
     pub vni: Option<u32>,
     /// Addresses the network's gateway answers on, at most one per subnet; the first host address of each subnet when
     /// not given, none when empty.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text::maybe_addresses")]
     #[schema(value_type = Option<Vec<String>>, example = json!(["10.0.1.1"]))]
     pub gateways: Option<Vec<IpAddr>>,
 }

@@ -83,6 +83,8 @@ pub enum ProblemKind {
     InUse,
     /// The resource is no longer at the revision the client expects.
     Stale,
+    /// It was there and is no longer kept.
+    Gone,
     /// The body's format is not one the manager reads.
     MediaType,
     /// The body is larger than the manager reads.
@@ -97,7 +99,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind, for documentation and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Syntax,
         Self::Invalid,
         Self::Unauthenticated,
@@ -106,6 +108,7 @@ impl ProblemKind {
         Self::Method,
         Self::InUse,
         Self::Stale,
+        Self::Gone,
         Self::MediaType,
         Self::TooLarge,
         Self::Timeout,
@@ -124,6 +127,7 @@ impl ProblemKind {
             Self::Method => (405, "method", "the method is not known here"),
             Self::InUse => (409, "in-use", "the resource is still in use"),
             Self::Stale => (412, "stale", "the resource has changed in the meantime"),
+            Self::Gone => (410, "gone", "it is no longer kept"),
             Self::MediaType => (415, "media-type", "the body's format is not known"),
             Self::TooLarge => (413, "too-large", "the request is too large"),
             Self::Timeout => (408, "timeout", "the request took too long"),

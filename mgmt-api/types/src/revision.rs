@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Kind;
+use crate::{Kind, Resource};
 
 /// The outcome of an apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -50,6 +50,87 @@ impl std::fmt::Display for Change {
             Self::Configured => "configured",
             Self::Unchanged => "unchanged",
             Self::Deleted => "deleted",
+        })
+    }
+}
+
+/// One revision: what one transaction changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// Its number; each is one more than the one before.
+    pub revision: u64,
+    /// When it was made, RFC 3339 in UTC.
+    pub time: String,
+    /// Name of the token that made it.
+    pub author: String,
+    /// What it changed, in the order it was asked for.
+    pub changes: Vec<Diff>,
+    /// The hosts that have something to do because of it.
+    pub hosts: Vec<String>,
+}
+
+/// One changed resource, before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Diff {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// What happened to it.
+    pub change: Change,
+    /// As it was; absent when it is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Resource>,
+    /// As it is; absent when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Resource>,
+}
+
+/// How far a revision has come, per host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Realised {
+    /// The revision asked about.
+    pub revision: u64,
+    /// True when every host that has something to do for it has done so.
+    pub done: bool,
+    /// Each host that has something to do for it.
+    pub hosts: Vec<RealisedHost>,
+}
+
+/// How far a revision has come on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RealisedHost {
+    /// The host's name.
+    pub host: String,
+    /// How far it is.
+    pub state: RealisedState,
+    /// Why, when it is not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How far a host is with a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RealisedState {
+    /// It forwards by this revision or a newer one.
+    Applied,
+    /// It has not said so yet.
+    Pending,
+    /// It tried and could not.
+    Failed,
+}
+
+impl std::fmt::Display for RealisedState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Applied => "applied",
+            Self::Pending => "pending",
+            Self::Failed => "failed",
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::agent::{Counters, Link};
-use crate::{Labels, MacAddr, Mistake, derive, labels, name};
+use crate::{Labels, MacAddr, Mistake, derive, labels, name, text};
 
 /// Something that has ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -69,7 +69,7 @@ pub struct PortSpec {
     pub network: String,
     /// Addresses it may use, each in a subnet of the network. In every IPv6 subnet of 64 bits or more of host part
     /// where none is given, one is derived from the MAC address (RFC 4291 appendix A).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "text::addresses")]
     #[schema(value_type = Vec<String>, max_items = 64, example = json!(["10.0.1.11"]))]
     pub addresses: Vec<IpAddr>,
     /// Its MAC address; derived from workload and port name when not given.
