@@ -10,6 +10,8 @@
 
 use thiserror::Error;
 
+use crate::HeaderError;
+
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum at `csum_start + csum_offset` holds only the pseudo header's sum.
 pub const NEEDS_CSUM: u8 = 0x01;
 /// `VIRTIO_NET_HDR_F_DATA_VALID`: the device vouches for the checksum. Never believed from a guest.
@@ -135,7 +137,7 @@ pub enum OffloadError {
         /// `gso_type` as given.
         gso_type: u8,
     },
-    /// A header of the frame is cut off or contradicts itself.
+    /// A header of the frame is cut off.
     #[error("headers need {need} bytes, the frame has {have}")]
     Truncated {
         /// Bytes the headers need.
@@ -143,9 +145,34 @@ pub enum OffloadError {
         /// Bytes there are.
         have: usize,
     },
+    /// A header contradicts itself.
+    #[error("{0}")]
+    Header(HeaderError),
+    /// More headers than are copied in front of a segment.
+    #[error("headers of {need} bytes, at most {most} are carried")]
+    HeadersTooLong {
+        /// Bytes of headers.
+        need: usize,
+        /// Bytes carried.
+        most: usize,
+    },
     /// More segments than any honest sender makes of one frame.
-    #[error("{0} segments of one frame, more than 65535 bytes of packet could need")]
-    TooManySegments(usize),
+    #[error("{segments} segments of one frame, at most {most} are made")]
+    TooManySegments {
+        /// Segments asked for.
+        segments: usize,
+        /// The limit.
+        most: usize,
+    },
+}
+
+impl From<HeaderError> for OffloadError {
+    fn from(error: HeaderError) -> Self {
+        match error {
+            HeaderError::Short { need, have } => Self::Truncated { need, have },
+            other => Self::Header(other),
+        }
+    }
 }
 
 #[cfg(test)]
