@@ -1,0 +1,501 @@
+//! One ring of a port, for as long as the port lives: connections and memory come and go underneath.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_MRG_RXBUF,
+};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+use crate::frame::{Burst, NET_HEADER, Piece, Store};
+use crate::handover::Handover;
+use crate::memory::Mapping;
+use crate::ring::split::{Layout, Split};
+use crate::ring::{PutError, RingFault};
+use crate::sync::MutexGuard;
+
+/// Told when a ring started, stopped, got another kick descriptor or latched a fault.
+pub(crate) type OnChange = Arc<dyn Fn() + Send + Sync>;
+
+/// What is known of a ring from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingState {
+    /// Whether frames can pass.
+    pub running: bool,
+    /// Why not, when the guest broke it.
+    pub fault: Option<RingFault>,
+    /// Faults since the port was made.
+    pub faults: u64,
+    /// Entries, 0 while stopped.
+    pub size: u16,
+}
+
+/// What the VMM said about a ring; enough to start it once all of it is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Setup {
+    pub(crate) size: u16,
+    pub(crate) descriptors: u64,
+    pub(crate) available: u64,
+    pub(crate) used: u64,
+    pub(crate) next_avail: u16,
+    pub(crate) next_used: u16,
+    /// Ready and enabled.
+    pub(crate) run: bool,
+}
+
+struct Inner {
+    split: Option<Split>,
+    setup: Setup,
+    features: u64,
+    mapping: Option<Arc<Mapping>>,
+    call: Option<Arc<OwnedFd>>,
+    fault: Option<RingFault>,
+    faults: u64,
+}
+
+impl Inner {
+    /// Takes the ring off the fast path; whether it was on it. Its indexes are the true ones: they go to the setup.
+    fn stop(&mut self) -> bool {
+        let Some(split) = self.split.take() else { return false };
+        (self.setup.next_avail, self.setup.next_used) = split.indexes();
+        if let Some(fault) = split.fault() {
+            self.latch(fault);
+        }
+        true
+    }
+
+    /// Puts the ring on the fast path if everything is there.
+    fn start(&mut self) {
+        let Setup { size, descriptors, available, used, next_avail, next_used, run } = self.setup;
+        if !run || self.fault.is_some() {
+            return;
+        }
+        let Some(mapping) = &self.mapping else { return };
+        let has = |bit: u32| self.features >> bit & 1 == 1;
+        let mergeable = has(VIRTIO_NET_F_MRG_RXBUF);
+        let layout = Layout {
+            size,
+            descriptors,
+            available,
+            used,
+            next_avail,
+            next_used,
+            event_idx: has(VIRTIO_RING_F_EVENT_IDX),
+            indirect: has(VIRTIO_RING_F_INDIRECT_DESC),
+            mergeable,
+            header: if has(VIRTIO_F_VERSION_1) || mergeable { NET_HEADER } else { LEGACY_HEADER },
+            log: has(VHOST_F_LOG_ALL),
+        };
+        match Split::new(&layout, mapping.clone(), self.call.clone()) {
+            Ok(split) => self.split = Some(split),
+            Err(fault) => self.latch(fault),
+        }
+    }
+
+    #[cold]
+    fn latch(&mut self, fault: RingFault) {
+        if self.fault.is_none() {
+            self.fault = Some(fault);
+            self.faults += 1;
+        }
+    }
+}
+
+/// `struct virtio_net_hdr` without `num_buffers` (virtio 1.2, 5.1.6.1).
+const LEGACY_HEADER: usize = 10;
+/// linux/vhost.h: write accesses are logged for live migration.
+const VHOST_F_LOG_ALL: u32 = 26;
+
+/// See the module.
+pub(crate) struct Slot {
+    index: u16,
+    /// Whether the ring is on the fast path: lets a worker pass stopped rings by without a lock.
+    running: AtomicBool,
+    /// Accepted features, readable without the lock.
+    features: AtomicU64,
+    inner: Handover<Inner>,
+    kick: Mutex<Option<Arc<OwnedFd>>>,
+    on_change: OnChange,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ring {} {}", self.index, if self.running() { "running" } else { "stopped" })
+    }
+}
+
+impl Slot {
+    /// A stopped ring. `index` is virtio's queue number: even = to the guest, odd = from it.
+    pub(crate) fn new(index: u16, on_change: OnChange) -> Self {
+        let inner = Inner {
+            split: None,
+            setup: Setup::default(),
+            features: 0,
+            mapping: None,
+            call: None,
+            fault: None,
+            faults: 0,
+        };
+        Slot {
+            index,
+            running: AtomicBool::new(false),
+            features: AtomicU64::new(0),
+            inner: Handover::new(inner),
+            kick: Mutex::new(None),
+            on_change,
+        }
+    }
+
+    /// Virtio features that the driver accepted; bit 26 (`VHOST_F_LOG_ALL`) switches the dirty log.
+    pub(crate) fn set_features(&self, acked: u64) {
+        self.features.store(acked, Ordering::Release);
+        self.change(|inner, _| inner.features = acked);
+    }
+
+    /// Other guest memory. When this returns, no worker can still touch the old one through this ring.
+    pub(crate) fn set_memory(&self, mapping: Option<Arc<Mapping>>) {
+        // The old mapping may be the last user of its pages: unmapped here, not under the lock.
+        let _old = self.change(|inner, _| std::mem::replace(&mut inner.mapping, mapping));
+    }
+
+    /// The connection is over: stop, and forget memory, descriptors and fault.
+    pub(crate) fn detach(&self) {
+        let _old = self.change(|inner, _| {
+            inner.setup = Setup::default();
+            inner.fault = None;
+            inner.features = 0;
+            (inner.call.take(), inner.mapping.take())
+        });
+        self.features.store(0, Ordering::Release);
+        self.set_kick(None);
+    }
+
+    /// The eventfd by which the driver wakes us.
+    pub(crate) fn set_kick(&self, file: Option<File>) {
+        let kick = self.checked(file);
+        *lock(&self.kick) = kick;
+        (self.on_change)();
+    }
+
+    /// The eventfd by which we wake the driver.
+    pub(crate) fn set_call(&self, file: Option<File>) {
+        let call = self.checked(file);
+        self.change(|inner, _| inner.call = call);
+        // Whatever was published while nobody listened is announced now; a superfluous interrupt is harmless.
+        self.inner.change(|inner| {
+            if let Some(split) = &inner.split {
+                split.call();
+            }
+        });
+    }
+
+    fn checked(&self, file: Option<File>) -> Option<Arc<OwnedFd>> {
+        match file.map(event_fd).transpose() {
+            Ok(fd) => fd,
+            Err(error) => {
+                log::warn!("ring {}: {error}", self.index);
+                self.change(|inner, _| inner.latch(RingFault::NotAnEventFd));
+                None
+            }
+        }
+    }
+
+    /// Stops the ring for a moment, lets `change` alter its setup (with the true indexes in it; told whether the ring ran)
+    /// and starts it again if all is there. With `run` false it stays stopped, and a fault is forgiven.
+    pub(crate) fn set_up(&self, change: impl FnOnce(&mut Setup, bool)) {
+        self.change(|inner, ran| {
+            change(&mut inner.setup, ran);
+            if !inner.setup.run {
+                inner.fault = None;
+            }
+        });
+    }
+
+    /// The next available index, as the VMM asks for it.
+    pub(crate) fn next_avail(&self) -> u16 {
+        self.inner.change(|inner| match &inner.split {
+            Some(split) => split.indexes().0,
+            None => inner.setup.next_avail,
+        })
+    }
+
+    /// What the ring does now.
+    pub(crate) fn state(&self) -> RingState {
+        self.inner.change(|inner| RingState {
+            running: inner.split.is_some(),
+            fault: inner.fault,
+            faults: inner.faults,
+            size: if inner.split.is_some() { inner.setup.size } else { 0 },
+        })
+    }
+
+    /// Whether frames can pass, as far as one can tell without the lock.
+    #[inline]
+    pub(crate) fn running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Virtio features that the driver accepted.
+    #[inline]
+    pub(crate) fn features(&self) -> u64 {
+        self.features.load(Ordering::Relaxed)
+    }
+
+    /// The eventfd by which the driver wakes us.
+    pub(crate) fn kick(&self) -> Option<Arc<OwnedFd>> {
+        lock(&self.kick).clone()
+    }
+
+    /// Stop, alter, start; tells the port when that changed whether the ring runs.
+    fn change<R>(&self, change: impl FnOnce(&mut Inner, bool) -> R) -> R {
+        let (result, ran, runs) = self.inner.change(|inner| {
+            let ran = inner.stop();
+            let result = change(inner, ran);
+            inner.start();
+            let runs = inner.split.is_some();
+            self.running.store(runs, Ordering::Release);
+            (result, ran, runs)
+        });
+        if ran != runs {
+            (self.on_change)();
+        }
+        result
+    }
+
+    /// Takes a ring that broke off the fast path, for its worker, when its burst is over.
+    #[cold]
+    fn retire_broken(&self, inner: &mut Inner) {
+        inner.stop();
+        self.running.store(false, Ordering::Release);
+        (self.on_change)();
+    }
+
+    #[inline]
+    fn try_enter(&self) -> Option<MutexGuard<'_, Inner>> {
+        if !self.running() {
+            return None;
+        }
+        self.inner.try_enter().filter(|inner| inner.split.is_some())
+    }
+
+    #[inline]
+    fn enter(&self) -> Option<MutexGuard<'_, Inner>> {
+        if !self.running() {
+            return None;
+        }
+        Some(self.inner.enter()).filter(|inner| inner.split.is_some())
+    }
+}
+
+/// The frames a guest transmits on one queue.
+#[derive(Clone, Debug)]
+pub struct TxQueue(pub(crate) Arc<Slot>);
+
+impl TxQueue {
+    /// Enters the ring for one burst. `None`: stopped, broken, or being changed just now; `changed` follows then.
+    #[inline]
+    pub fn enter(&self) -> Option<TxRing<'_>> {
+        Some(TxRing { inner: self.0.try_enter()?, slot: &self.0 })
+    }
+
+    /// The eventfd that the guest kicks: for edge-triggered polling, never to be read (its counter belongs to nobody).
+    /// `PortEvents::changed` tells when it is another one.
+    pub fn kick_fd(&self) -> Option<Arc<OwnedFd>> {
+        self.0.kick()
+    }
+}
+
+/// A transmit ring in the hands of a worker.
+pub struct TxRing<'a> {
+    inner: MutexGuard<'a, Inner>,
+    slot: &'a Slot,
+}
+
+impl TxRing<'_> {
+    /// Takes up to [`BURST`](crate::BURST) frames and tells the guest not to kick meanwhile. Dropping the burst gives the
+    /// buffers back.
+    #[inline]
+    pub fn take<'b>(&'b mut self, store: &'b mut Store) -> Burst<'b> {
+        match &mut self.inner.split {
+            Some(split) => {
+                split.take(store);
+                Burst::from_ring(store, split)
+            }
+            None => Burst::private(store),
+        }
+    }
+
+    /// Whether the guest has frames for us.
+    pub fn pending(&mut self) -> bool {
+        self.inner.split.as_mut().is_some_and(Split::pending)
+    }
+
+    /// Asks the guest to kick us. `true`: there is work already, do not sleep.
+    pub fn arm(&mut self) -> bool {
+        self.inner.split.as_mut().is_some_and(Split::arm)
+    }
+}
+
+impl Drop for TxRing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.inner.split.as_ref().is_some_and(|split| split.fault().is_some()) {
+            self.slot.retire_broken(&mut self.inner);
+        }
+    }
+}
+
+/// The frames a guest receives on one queue.
+#[derive(Clone, Debug)]
+pub struct RxQueue(pub(crate) Arc<Slot>);
+
+impl RxQueue {
+    /// Enters the ring for one burst, waiting for another worker's burst or a change to end. `None`: stopped or broken.
+    #[inline]
+    pub fn enter(&self) -> Option<RxRing<'_>> {
+        Some(RxRing { inner: self.0.enter()?, slot: &self.0 })
+    }
+
+    /// What the receiving driver accepts in frames' headers.
+    #[inline]
+    pub fn features(&self) -> RxFeatures {
+        RxFeatures(self.0.features())
+    }
+}
+
+/// A receive ring in the hands of a worker; what was put is shown to the guest when this is dropped.
+pub struct RxRing<'a> {
+    inner: MutexGuard<'a, Inner>,
+    slot: &'a Slot,
+}
+
+impl RxRing<'_> {
+    /// Says how many frames will be put next, so that their buffers can be fetched together.
+    #[inline]
+    pub fn expect(&mut self, count: usize) {
+        if let Some(split) = &mut self.inner.split {
+            split.expect(count);
+        }
+    }
+
+    /// Copies frame `i` of a burst to the guest, with `net` as its header.
+    #[inline]
+    pub fn put(&mut self, burst: &Burst<'_>, i: usize, net: &[u8; NET_HEADER]) -> Result<(), PutError> {
+        let Some(split) = &mut self.inner.split else { return Err(PutError::Fault(RingFault::BadRing)) };
+        let frame = &burst.frames()[i];
+        let pieces = burst.pieces(frame);
+        let head = frame.head();
+        let len = head.len() as u32 + pieces.iter().map(|piece| piece.len).sum::<u32>();
+        split.put(net, head, pieces, len)
+    }
+
+    /// Copies a frame made of a header and a payload to the guest.
+    pub fn put_bytes(&mut self, net: &[u8; NET_HEADER], head: &[u8], payload: &[u8]) -> Result<(), PutError> {
+        let Some(split) = &mut self.inner.split else { return Err(PutError::Fault(RingFault::BadRing)) };
+        let (Ok(head_len), Ok(len)) = (u32::try_from(head.len()), u32::try_from(payload.len())) else {
+            return Err(PutError::TooLong);
+        };
+        let total =
+            head_len.checked_add(len).filter(|total| *total <= crate::MAX_FRAME).ok_or(PutError::TooLong)?;
+        let piece = Piece { ptr: payload.as_ptr(), len };
+        let pieces = if len == 0 { &[][..] } else { std::slice::from_ref(&piece) };
+        split.put(net, head, pieces, total)
+    }
+}
+
+impl Drop for RxRing<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(split) = &mut self.inner.split else { return };
+        split.publish();
+        if split.fault().is_some() {
+            self.slot.retire_broken(&mut self.inner);
+        }
+    }
+}
+
+impl std::fmt::Debug for TxRing<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "entered {:?}", self.slot)
+    }
+}
+
+impl std::fmt::Debug for RxRing<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "entered {:?}", self.slot)
+    }
+}
+
+/// Which offloads a receiving driver takes (virtio 1.2, 5.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RxFeatures(u64);
+
+impl RxFeatures {
+    #[inline]
+    fn has(self, bit: u32) -> bool {
+        self.0 >> bit & 1 == 1
+    }
+    /// Frames whose checksum is to be finished (`NEEDS_CSUM`), or was checked.
+    #[inline]
+    pub fn csum(self) -> bool {
+        self.has(VIRTIO_NET_F_GUEST_CSUM)
+    }
+    /// TCP over IPv4, uncut.
+    #[inline]
+    pub fn tso4(self) -> bool {
+        self.has(VIRTIO_NET_F_GUEST_TSO4)
+    }
+    /// TCP over IPv6, uncut.
+    #[inline]
+    pub fn tso6(self) -> bool {
+        self.has(VIRTIO_NET_F_GUEST_TSO6)
+    }
+    /// Uncut TCP with the ECN bits in use.
+    #[inline]
+    pub fn ecn(self) -> bool {
+        self.has(VIRTIO_NET_F_GUEST_ECN)
+    }
+    /// UDP over IPv4, uncut.
+    #[inline]
+    pub fn uso4(self) -> bool {
+        self.has(VIRTIO_NET_F_GUEST_USO4)
+    }
+    /// UDP over IPv6, uncut.
+    #[inline]
+    pub fn uso6(self) -> bool {
+        self.has(VIRTIO_NET_F_GUEST_USO6)
+    }
+    /// Frames in several merged buffers.
+    #[inline]
+    pub fn mergeable(self) -> bool {
+        self.has(VIRTIO_NET_F_MRG_RXBUF)
+    }
+}
+
+/// virtio 1.3, 5.1.3; not in `virtio-bindings` yet.
+const VIRTIO_NET_F_GUEST_USO4: u32 = 54;
+const VIRTIO_NET_F_GUEST_USO6: u32 = 55;
+
+/// Accepts only a real eventfd, made non-blocking: anything else could stop a worker in a read or write.
+fn event_fd(file: File) -> io::Result<Arc<OwnedFd>> {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    if link.as_os_str() != "anon_inode:[eventfd]" {
+        return Err(io::Error::other(format!("the VMM sent {} where an eventfd belongs", link.display())));
+    }
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags | rustix::fs::OFlags::NONBLOCK)?;
+    Ok(Arc::new(OwnedFd::from(file)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    match mutex.lock() {
+        Ok(guard) => guard,
+        Err(poisoned) => poisoned.into_inner(),
+    }
+}
