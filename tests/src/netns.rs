@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::process;
-use crate::scratch::unique;
+use crate::scratch::{Scratch, unique};
 use crate::shell::{Output, Shell};
 
-/// A named network namespace with `lo` up; deleted when dropped.
+/// A named network namespace with `lo` up; what runs inside is killed, and it is deleted, when dropped.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
+    files: Scratch,
 }
 
 impl Netns {
@@ -21,7 +22,7 @@ impl Netns {
     /// # Errors
     /// When `ip netns add` fails: no root, or no iproute2.
     pub fn new(prefix: &str) -> Result<Self> {
-        let ns = Self { name: unique(prefix) };
+        let ns = Self { name: unique(prefix), files: Scratch::new(prefix)? };
         ip(&["netns", "add", &ns.name])?;
         ns.ip(&["link", "set", "lo", "up"])?;
         // Without this the kernel's own duplicate address detection and router solicitations blur the captures.
@@ -56,6 +57,10 @@ impl Shell for Netns {
         &self.name
     }
 
+    fn files(&self) -> &str {
+        self.files.path().to_str().unwrap_or("/tmp")
+    }
+
     fn try_run(&self, script: &str, bound: Duration) -> Result<Output> {
         process::run(self.command("busybox").args(["sh", "-c", script]), bound)
     }
@@ -83,6 +88,6 @@ impl Drop for Netns {
 /// When it fails; the message holds what it printed.
 pub fn ip(args: &[&str]) -> Result<String> {
     let output = process::run(Command::new("ip").args(args), Duration::from_secs(10))?;
-    ensure!(output.success(), "ip {}: {}", args.join(" "), output.text);
+    ensure!(output.success(), "ip {}: {}{}", args.join(" "), output.text, output.errors);
     Ok(output.text)
 }

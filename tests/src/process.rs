@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -133,38 +134,27 @@ pub fn run(command: &mut Command, bound: Duration) -> Result<Output> {
 /// As [`run`].
 pub fn run_with_input(command: &mut Command, input: &[u8], bound: Duration) -> Result<Output> {
     let what = format!("{command:?}");
-    let (mut reader, writer) = std::io::pipe()?;
     let mut child = command
         .stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() })
-        .stdout(writer.try_clone()?)
-        .stderr(writer)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
         .with_context(|| format!("start {what}"))?;
-    // The command object still holds the pipe's write ends; without this the reader would never see its end.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
     let id = child.id().cast_signed();
     live().insert(id);
+    let text = collect(child.stdout.take());
+    let errors = collect(child.stderr.take());
     if let Some(mut stdin) = child.stdin.take() {
         // A child that does not read its input is its own affair; its exit code tells.
         let _ = stdin.write_all(input);
     }
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = reader.read_to_end(&mut bytes);
-        let _ = sender.send(bytes);
-    });
     let end = Instant::now() + bound;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if Instant::now() > end {
-            break None;
-        }
+    let mut status = child.try_wait()?;
+    while status.is_none() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(2));
-    };
+        status = child.try_wait()?;
+    }
     if status.is_none() {
         if let Some(pid) = Pid::from_raw(id) {
             let _ = kill_process_group(pid, Signal::KILL);
@@ -172,11 +162,28 @@ pub fn run_with_input(command: &mut Command, input: &[u8], bound: Duration) -> R
         let _ = child.wait();
     }
     live().remove(&id);
-    // A grandchild may hold the pipe open for longer than the child lives; its output is not waited for.
-    let bytes = receiver.recv_timeout(Duration::from_secs(2)).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let Some(status) = status else { bail!("{what} took longer than {bound:?}:\n{}", tail(&text, 40)) };
-    Ok(Output { code: status.code().unwrap_or(-1), text })
+    // A grandchild may hold the pipes open for longer than the child lives; its output is not waited for.
+    let take = |receiver: Receiver<Vec<u8>>| {
+        String::from_utf8_lossy(&receiver.recv_timeout(Duration::from_secs(2)).unwrap_or_default())
+            .into_owned()
+    };
+    let (text, errors) = (take(text), take(errors));
+    let Some(status) = status else {
+        bail!("{what} took longer than {bound:?}:\n{}\n{}", tail(&text, 40), tail(&errors, 40))
+    };
+    Ok(Output { code: status.code().unwrap_or(-1), text, errors })
+}
+
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        let _ = sender.send(bytes);
+    });
+    receiver
 }
 
 /// Waits until `condition` holds.

@@ -9,13 +9,15 @@ use crate::process::tail;
 /// How long a command may take when nothing else is said.
 pub const USUAL: Duration = Duration::from_secs(20);
 
-/// What a command printed (standard output and error together) and its exit code.
+/// What a command printed and its exit code.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Exit code; 128 + signal from a shell, -1 when killed outright.
     pub code: i32,
-    /// Everything printed.
+    /// Standard output.
     pub text: String,
+    /// Standard error; empty where a channel carries both as one.
+    pub errors: String,
 }
 
 impl Output {
@@ -29,6 +31,9 @@ impl Output {
 pub trait Shell {
     /// What to call this end in messages.
     fn name(&self) -> &str;
+
+    /// A directory of this end's own for files.
+    fn files(&self) -> &str;
 
     /// Runs a script and returns its output whatever its exit code.
     ///
@@ -44,10 +49,11 @@ pub trait Shell {
         let output = self.try_run(script, bound)?;
         ensure!(
             output.success(),
-            "{}: `{script}` ended with {}:\n{}",
+            "{}: `{script}` ended with {}:\n{}{}",
             self.name(),
             output.code,
-            tail(&output.text, 40)
+            tail(&output.text, 40),
+            tail(&output.errors, 40)
         );
         Ok(output.text)
     }
