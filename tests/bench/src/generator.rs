@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::hugepages::{Hugepages, path};
@@ -75,7 +75,7 @@ impl Total {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Event {
     Ready,
@@ -163,13 +163,19 @@ pub(crate) enum Report {
 }
 
 impl Run {
-    /// Waits until both links are up and the warm-up is over.
+    /// Waits until both links are up, when the warm-up begins.
+    pub(crate) fn links_up(&mut self) -> Result<()> {
+        match event(&self.process.line(Duration::from_secs(30))?)? {
+            Event::Ready => Ok(()),
+            other => bail!("vgen began with {other:?}"),
+        }
+    }
+
+    /// Waits until the warm-up is over.
     pub(crate) fn warm_up(&mut self) -> Result<()> {
-        let limit = Duration::from_secs_f64(30.0 + self.warm);
-        loop {
-            if let Event::Warm = event(&self.process.line(limit)?)? {
-                return Ok(());
-            }
+        match event(&self.process.line(Duration::from_secs_f64(10.0 + self.warm))?)? {
+            Event::Warm => Ok(()),
+            other => bail!("vgen's warm-up ended with {other:?}"),
         }
     }
 
@@ -181,7 +187,7 @@ impl Run {
         match event(&self.process.line(Duration::from_secs_f64(10.0 + self.seconds))?)? {
             Event::Sample(window) => Ok(Report::Window(window, watch.stop()?)),
             Event::Total(total) => Ok(Report::Total(total)),
-            Event::Ready | Event::Warm => anyhow::bail!("vgen warmed up twice"),
+            Event::Ready | Event::Warm => bail!("vgen warmed up twice"),
         }
     }
 }

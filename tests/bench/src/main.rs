@@ -1,109 +1,113 @@
 //! Side-by-side measurements of Palisade and its peers. docs/benchmarks.md tells the method.
 #![expect(clippy::print_stdout, reason = "a command for people")]
 
+mod core_distance;
+mod cpu_time;
 mod generator;
 mod hugepages;
 mod interrupt;
+mod kernel_bridge;
+mod machine;
+mod namespace;
 mod noise;
+mod options;
+mod palisade;
 mod process;
+mod rounds;
+mod switch;
+mod tap;
+mod vgen;
+mod vhost_l2;
 
-use std::path::PathBuf;
+use std::fs::{File, TryLockError};
 
-use anyhow::{Result, bail};
-use clap::Parser;
+use anyhow::{Context, Result, bail};
+use clap::{CommandFactory, Parser};
 
-use crate::generator::{Generator, Load, Report};
-use crate::hugepages::Hugepages;
+use crate::options::{Options, TapOptions};
+use crate::rounds::Figure;
 
 /// Compares Palisade with its peers on this machine.
 #[derive(Debug, Parser)]
 #[command(version)]
-enum Arguments {
-    /// Only the load generator, against two vhost-user sockets that something else serves
-    Vgen(Vgen),
+struct Arguments {
+    /// Name every bench and its cases
+    #[arg(long)]
+    list: bool,
+    #[command(subcommand)]
+    bench: Option<Bench>,
 }
 
-#[derive(Debug, clap::Args)]
-struct Vgen {
-    /// Socket of guest A (02:00:00:00:00:0a, 10.64.0.10)
-    #[arg(long)]
-    sock0: PathBuf,
-    /// Socket of guest B (02:00:00:00:00:0b, 10.64.0.11)
-    #[arg(long)]
-    sock1: PathBuf,
-    /// Bytes of a frame, without frame check sequence
-    #[arg(long, default_value_t = 64)]
-    size: u32,
-    #[arg(long, default_value = "bidir", value_parser = ["bidir", "oneway"])]
-    mode: String,
-    /// Seconds of each window
-    #[arg(long, default_value_t = 3.0)]
-    secs: f64,
-    /// Seconds before the first window
-    #[arg(long, default_value_t = 1.0)]
-    warm: f64,
-    /// Windows, one after the other
-    #[arg(long, default_value_t = 1)]
-    windows: u32,
-    /// Frames in flight in each direction
-    #[arg(long, default_value_t = 256)]
-    in_flight: u32,
-    /// UDP port pairs
-    #[arg(long, default_value_t = 1)]
-    flows: u32,
-    /// Listen on the sockets; the switch connects
-    #[arg(long)]
-    server: bool,
-    /// Packed rings
-    #[arg(long)]
-    packed: bool,
+#[derive(Debug, clap::Subcommand)]
+enum Bench {
+    /// Two guests on one vhost-user switch, against DPDK and Open vSwitch
+    VhostL2(Options),
+    /// Two namespaces through TAP ports, against a Linux bridge with a firewall
+    Tap(TapOptions),
+    /// Only the load generator, against two vhost-user sockets that something else serves
+    Vgen(vgen::Arguments),
 }
 
 fn main() -> Result<()> {
     interrupt::listen()?;
-    match Arguments::parse() {
-        Arguments::Vgen(arguments) => vgen(arguments),
+    let arguments = Arguments::parse();
+    if arguments.list {
+        println!("vhost-l2: {}", vhost_l2::cases().join(" "));
+        println!("tap: {}", tap::cases().join(" "));
+        return Ok(());
+    }
+    let Some(bench) = arguments.bench else {
+        Arguments::command().print_help()?;
+        bail!("no bench was named");
+    };
+    let work = tempfile::Builder::new().prefix("palisade-bench-").tempdir()?;
+    let mut machine = machine::describe();
+    let (name, options, rows) = match &bench {
+        Bench::Vgen(arguments) => return vgen::run(arguments, work.path()),
+        Bench::VhostL2(options) => {
+            let _alone = lock()?;
+            ("vhost-l2", options, vhost_l2::run(options, work.path())?)
+        }
+        Bench::Tap(options) => {
+            let _alone = lock()?;
+            ("tap", &options.common, tap::run(options, work.path(), &mut machine)?)
+        }
+    };
+    println!("\n{}", rounds::table(&rows));
+    let cpu = rounds::cpu_table(&rows);
+    if !cpu.is_empty() {
+        println!("CPU time of one round, percent of one CPU, user+system:\n{cpu}");
+    }
+    for (key, value) in &machine {
+        println!("{key}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    }
+    if let Some(file) = &options.json {
+        rounds::write_json(file, name, &machine, &rows).with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Two benches at once would measure each other.
+fn lock() -> Result<File> {
+    let path = std::env::temp_dir().join("palisade-bench.lock");
+    let file = File::create(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another bench is running ({} is locked)", path.display()),
+        Err(TryLockError::Error(error)) => Err(error.into()),
     }
 }
 
-fn vgen(arguments: Vgen) -> Result<()> {
-    let work = tempfile::Builder::new().prefix("palisade-bench-").tempdir()?;
-    let generator = Generator::build()?;
-    let pages = Hugepages::reserve(work.path(), 512)?;
-    let load = Load {
-        size: arguments.size,
-        mode: arguments.mode,
-        warm: arguments.warm,
-        seconds: arguments.secs,
-        samples: arguments.windows,
-        window: arguments.in_flight,
-        flows: arguments.flows,
-        server: arguments.server,
-        packed: arguments.packed,
-    };
-    let mut run = generator.start(work.path(), &pages, &[arguments.sock0, arguments.sock1], &load)?;
-    run.warm_up()?;
-    loop {
-        match run.next(&[])? {
-            Report::Window(w, noise) => println!(
-                "{:.3} Mpps  {:.2} Gbit/s  (a→b {:.3}, b→a {:.3}, offered {:.3})  steal {:.1} %  wait {:.1} %",
-                w.mpps, w.gbps, w.mpps_a_to_b, w.mpps_b_to_a, w.tx_mpps, noise.steal, noise.wait
-            ),
-            Report::Total(t) => {
-                println!(
-                    "sent {} received {} lost {:.4} %  bad {}  reordered {}  chatter {}",
-                    t.tx,
-                    t.rx,
-                    100.0 * t.loss(),
-                    t.bad,
-                    t.reordered,
-                    t.chatter
-                );
-                if t.bad > 0 {
-                    bail!("{} frames arrived changed or at the wrong guest", t.bad);
-                }
-                return Ok(());
-            }
-        }
-    }
+/// Prints one sample as it is taken.
+fn told(case: &str, round: usize, party: &str, unit: &str, figure: &Figure) {
+    let Figure { value, loss, noise, hop_ns: [before, after], .. } = figure;
+    let loss = loss.map_or_else(String::new, |loss| format!("  loss {:.3} %", 100.0 * loss));
+    let wait = noise.wait.map_or_else(String::new, |wait| format!("  wait {wait:.1} %"));
+    let quiet = if noise.is_low() { "" } else { "  NOISY" };
+    println!(
+        "{case} #{} {party:<10} {value:>8.3} {unit}{loss}  steal {:.1} %{wait}  others {:.1} %  hop {before:.0} {after:.0} ns{quiet}",
+        round + 1,
+        noise.steal,
+        noise.others
+    );
 }

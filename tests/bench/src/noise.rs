@@ -7,13 +7,18 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::cpu_time::Snapshot;
+
 /// Steal time at and above which a window is noisy, in percent of one CPU's time.
 const STEAL_LIMIT: f64 = 4.0;
 
 /// Time a busy thread stood runnable without running, from which on a window is noisy, in percent.
 const WAIT_LIMIT: f64 = 2.0;
 
-/// A thread that ran for this part of the window is one of those that are measured.
+/// CPU time of processes that have no part in the measurement, from which on a window is noisy, in percent of one CPU.
+const OTHERS_LIMIT: f64 = 4.0;
+
+/// A thread that ran for this part of the window is one of those whose waiting is measured.
 const BUSY: f64 = 0.3;
 
 /// What disturbed one window.
@@ -21,19 +26,23 @@ const BUSY: f64 = 0.3;
 pub(crate) struct Noise {
     /// Time the hypervisor gave to others, percent, of the CPU that suffered most.
     pub(crate) steal: f64,
-    /// Time the worst-off busy thread waited for its CPU, percent.
-    pub(crate) wait: f64,
+    /// Time the worst-off busy thread waited for its CPU, percent. Not taken where more threads than CPUs are busy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wait: Option<f64>,
+    /// CPU time of uninvolved processes, percent of one CPU.
+    pub(crate) others: f64,
 }
 
 impl Noise {
     /// Whether the figure of this window may be used.
     pub(crate) fn is_low(&self) -> bool {
-        self.steal < STEAL_LIMIT && self.wait < WAIT_LIMIT
+        self.level() < 1.0
     }
 
-    /// Distance to the limits; 1 is at a limit.
+    /// 0 is silence, 1 is the limit.
     pub(crate) fn level(&self) -> f64 {
-        (self.steal / STEAL_LIMIT).max(self.wait / WAIT_LIMIT)
+        let wait = self.wait.unwrap_or(0.0);
+        (self.steal / STEAL_LIMIT).max(wait / WAIT_LIMIT).max(self.others / OTHERS_LIMIT)
     }
 }
 
@@ -41,60 +50,63 @@ impl Noise {
 #[derive(Debug)]
 pub(crate) struct Watch {
     began: Instant,
-    processes: Vec<u32>,
-    cpus: Vec<CpuTime>,
+    polling: Vec<u32>,
     threads: BTreeMap<u32, ThreadTime>,
+    cpus: Vec<Ticks>,
+    processes: Snapshot,
 }
 
 impl Watch {
-    /// Begins a window in which the busy threads are those of `processes`.
-    pub(crate) fn start(processes: &[u32]) -> Result<Watch> {
-        let processes = processes.to_vec();
-        let threads = threads(&processes);
-        Ok(Watch { began: Instant::now(), cpus: cpus()?, threads, processes })
+    /// Begins a window. The busy threads of the processes `polling` are expected never to wait for a CPU.
+    pub(crate) fn start(polling: &[u32]) -> Result<Watch> {
+        let processes = Snapshot::take();
+        Ok(Watch {
+            polling: polling.to_vec(),
+            threads: threads(polling),
+            cpus: cpus()?,
+            processes,
+            began: Instant::now(),
+        })
     }
 
     /// Ends the window.
     pub(crate) fn stop(self) -> Result<Noise> {
-        let nanoseconds = self.began.elapsed().as_nanos() as f64;
-        let steal = self
-            .cpus
-            .iter()
-            .zip(cpus()?)
-            .map(|(before, after)| {
-                let all = (after.all - before.all).max(1) as f64;
-                100.0 * (after.steal - before.steal) as f64 / all
-            })
-            .fold(0.0, f64::max);
-        let wait = threads(&self.processes)
-            .iter()
-            .filter_map(|(id, after)| {
-                let before = self.threads.get(id)?;
-                let ran = after.ran.saturating_sub(before.ran) as f64;
-                let waited = after.waited.saturating_sub(before.waited) as f64;
-                (ran > BUSY * nanoseconds).then_some(100.0 * waited / nanoseconds)
-            })
-            .fold(0.0, f64::max);
-        Ok(Noise { steal, wait })
+        let seconds = self.began.elapsed().as_secs_f64();
+        let nanoseconds = seconds * 1e9;
+        let steal = self.cpus.iter().zip(cpus()?).map(|(before, after)| {
+            let all = after.all.saturating_sub(before.all).max(1) as f64;
+            100.0 * after.steal.saturating_sub(before.steal) as f64 / all
+        });
+        let steal = steal.fold(0.0, f64::max);
+        let after = threads(&self.polling);
+        let waits = after.iter().filter_map(|(id, after)| {
+            let before = self.threads.get(id)?;
+            let ran = after.ran.saturating_sub(before.ran) as f64;
+            let waited = after.waited.saturating_sub(before.waited) as f64;
+            (ran > BUSY * nanoseconds).then_some(100.0 * waited / nanoseconds)
+        });
+        let wait = (!self.polling.is_empty()).then(|| waits.fold(0.0, f64::max));
+        let others = 100.0 * Snapshot::take().foreign(&self.processes, std::process::id()) / seconds;
+        Ok(Noise { steal, wait, others })
     }
 }
 
 /// Ticks of one CPU since boot.
 #[derive(Debug)]
-struct CpuTime {
+struct Ticks {
     all: u64,
     steal: u64,
 }
 
 /// The `cpuN` lines of /proc/stat: user nice system idle iowait irq softirq steal.
-fn cpus() -> Result<Vec<CpuTime>> {
+fn cpus() -> Result<Vec<Ticks>> {
     let text = fs::read_to_string("/proc/stat")?;
     let lines = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
     lines
         .map(|line| {
             let ticks: Vec<u64> =
                 line.split_whitespace().skip(1).take(8).map(str::parse).collect::<Result<_, _>>()?;
-            Ok(CpuTime {
+            Ok(Ticks {
                 all: ticks.iter().sum(),
                 steal: *ticks.get(7).context("no steal time in /proc/stat")?,
             })
@@ -132,16 +144,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_own_idle_window_reads_as_numbers_within_percent() {
-        let noise = Watch::start(&[std::process::id()]).and_then(Watch::stop).expect("proc is readable");
+    fn a_window_of_this_process_reads_as_percentages() {
+        let noise = Watch::start(&[std::process::id()]).and_then(Watch::stop).expect("/proc is readable");
         assert!((0.0..=100.0).contains(&noise.steal), "{noise:?}");
-        assert!(noise.wait >= 0.0, "{noise:?}");
+        assert!(noise.wait.is_some_and(|wait| wait >= 0.0), "{noise:?}");
+        assert!(noise.others >= 0.0, "{noise:?}");
     }
 
     #[test]
-    fn a_window_at_a_limit_is_noisy() {
-        assert!(Noise { steal: 3.9, wait: 1.9 }.is_low());
-        assert!(!Noise { steal: 4.0, wait: 0.0 }.is_low());
-        assert!(!Noise { steal: 0.0, wait: 2.0 }.is_low());
+    fn a_window_at_any_limit_is_noisy() {
+        let quiet = Noise { steal: 3.9, wait: Some(1.9), others: 3.9 };
+        assert!(quiet.is_low());
+        assert!(!Noise { steal: 4.0, ..quiet }.is_low());
+        assert!(!Noise { wait: Some(2.0), ..quiet }.is_low());
+        assert!(!Noise { others: 4.0, ..quiet }.is_low());
     }
 }

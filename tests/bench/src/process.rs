@@ -90,13 +90,13 @@ impl Process {
     }
 
     /// Reads lines until one contains `text`.
-    pub(crate) fn line_with(&mut self, text: &str, limit: Duration) -> Result<String> {
+    pub(crate) fn line_with(&mut self, text: &str, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = self.line(left).with_context(|| format!("waiting for {text:?} of {}", self.name))?;
             if line.contains(text) {
-                return Ok(line);
+                return Ok(());
             }
         }
     }

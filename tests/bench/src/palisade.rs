@@ -1,0 +1,112 @@
+//! Palisade itself, started and configured as a user would.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{Process, run};
+
+/// How long `palisade up` may take to say that it is ready.
+const START: Duration = Duration::from_secs(30);
+
+/// How its workers wait for frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Poll {
+    Always,
+    Adaptive,
+}
+
+/// `palisade up` with a fresh state directory.
+#[derive(Debug)]
+pub(crate) struct Palisade {
+    process: Process,
+    binary: PathBuf,
+    run_directory: PathBuf,
+    environment: Vec<(&'static str, OsString)>,
+    resources: PathBuf,
+}
+
+impl Palisade {
+    /// Starts it in `work` with the workers on `worker_cpus` and all other threads on `control_cpus`.
+    pub(crate) fn start(
+        work: &Path,
+        control_cpus: Option<&str>,
+        workers: u32,
+        worker_cpus: &str,
+        poll: Poll,
+    ) -> Result<Palisade> {
+        let binary = binary()?;
+        let state = work.join("state");
+        let run_directory = work.join("run");
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let listen = format!("127.0.0.1:{port}");
+        let workers = workers.to_string();
+        let poll = match poll {
+            Poll::Always => "always",
+            Poll::Adaptive => "adaptive",
+        };
+        let argv: Vec<&OsStr> = vec![
+            binary.as_os_str(),
+            "up".as_ref(),
+            "--state-dir".as_ref(),
+            state.as_os_str(),
+            "--run-dir".as_ref(),
+            run_directory.as_os_str(),
+            "--listen".as_ref(),
+            listen.as_ref(),
+            "--host".as_ref(),
+            "bench".as_ref(),
+            "--workers".as_ref(),
+            workers.as_ref(),
+            "--cpus".as_ref(),
+            worker_cpus.as_ref(),
+            "--poll".as_ref(),
+            poll.as_ref(),
+        ];
+        let mut process = Process::start("palisade", work, control_cpus, &[], &argv)?;
+        process.line_with("ready", START)?;
+        let environment = vec![
+            ("PALISADE_URL", format!("https://{listen}").into()),
+            ("PALISADE_TOKEN_FILE", state.join("admin.token").into()),
+            ("PALISADE_CA", state.join("ca.pem").into()),
+        ];
+        Ok(Palisade { process, binary, run_directory, environment, resources: work.join("resources.yaml") })
+    }
+
+    /// Applies resources in YAML.
+    pub(crate) fn apply(&self, resources: &str) -> Result<()> {
+        fs::write(&self.resources, resources)?;
+        let environment = self.environment.iter().map(|(name, value)| (*name, value.as_os_str()));
+        run(Command::new(&self.binary).args(["apply", "-f"]).arg(&self.resources).envs(environment))?;
+        Ok(())
+    }
+
+    /// Where the sockets of its ports are.
+    pub(crate) fn run_directory(&self) -> &Path {
+        &self.run_directory
+    }
+
+    /// The process, without the means to configure it.
+    pub(crate) fn into_process(self) -> Process {
+        self.process
+    }
+}
+
+/// The release binary: `PALISADE_BIN`, or `palisade` beside the bench's own executable.
+fn binary() -> Result<PathBuf> {
+    let binary = match std::env::var_os("PALISADE_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe()?.with_file_name("palisade"),
+    };
+    ensure!(
+        binary.exists(),
+        "{} does not exist: build it with `cargo build --release`, or name it in PALISADE_BIN",
+        binary.display()
+    );
+    fs::canonicalize(&binary).with_context(|| binary.display().to_string())
+}
