@@ -223,12 +223,8 @@ mod tests {
     use super::*;
 
     fn figure(value: f64, steal: f64) -> Figure {
-        Figure {
-            value,
-            loss: Some(0.0),
-            cpu: BTreeMap::new(),
-            noise: Noise { steal, wait: None, others: 0.0 },
-        }
+        let noise = Noise { steal, wait: None, others: 0.0 };
+        Figure { value, loss: Some(0.0), cpu: BTreeMap::new(), hop_ns: [50.0; 2], noise }
     }
 
     #[test]

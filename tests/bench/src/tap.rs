@@ -136,7 +136,7 @@ impl Link {
                 .run(&[&["ip", "address", "add", &format!("{}/24", end.address)], &device[..]].concat())?;
         }
         interrupt::until("ping from end to end", Duration::from_secs(10), || {
-            Ok(link.ends[0].run(&["ping", "-c", "1", "-W", "1", ENDS[1].address]).ok())
+            Ok(link.ends[0].run(&["busybox", "ping", "-c", "1", "-W", "1", ENDS[1].address]).ok())
         })?;
         Ok(link)
     }
