@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::process::eventually;
 use crate::shell::Shell;
@@ -25,9 +25,13 @@ impl Capture {
         let script =
             format!("rm -f {text}; {program} -i {device} '{filter}' > {text} 2> {text}.err & echo $!");
         let pid = end.run(&script)?.trim().to_owned();
-        eventually(&format!("tcpdump listens in {}", end.name()), Duration::from_secs(10), || {
-            end.succeeds(&format!("grep -q 'listening on' {text}.err"))
-        })?;
+        let listens =
+            eventually(&format!("tcpdump listens in {}", end.name()), Duration::from_secs(10), || {
+                end.succeeds(&format!("grep -q 'listening on' {text}.err"))
+            });
+        if listens.is_err() {
+            bail!("tcpdump in {}: {}", end.name(), end.run(&format!("cat {text}.err"))?);
+        }
         Ok(Self { text, pid })
     }
 

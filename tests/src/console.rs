@@ -55,7 +55,9 @@ impl Console {
         let line = format!("{number} {} {}\n", bound.as_secs().max(1), base64(script.as_bytes()));
         self.stream.write_all(line.as_bytes()).context("command channel closed")?;
         let end = Instant::now() + bound + GRACE;
-        let text = self.read_until(&format!("@@end:{number}:"), end)?;
+        let text = self
+            .read_until(&format!("@@end:{number}:"), end)
+            .with_context(|| format!("guest command `{script}`"))?;
         let code = self.read_until("\n", end)?;
         let code = code.trim().parse().with_context(|| format!("exit code {code:?}"))?;
         if code == 137 {

@@ -70,6 +70,9 @@ fn build(dir: &Path, image: &Image) -> Result<()> {
         put_with_libraries(Path::new(tool), &root)?;
     }
     put_modules(&unpacked, &version, &root)?;
+    // tcpdump looks up whom to become.
+    fs::create_dir_all(root.join("etc"))?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n")?;
     fs::write(root.join("init"), INIT)?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
 

@@ -60,8 +60,12 @@ pub fn unique(prefix: &str) -> String {
 pub fn build_dir() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let dir = exe.parent().context("no parent")?;
-    // Tests lie in `deps`, programs one above.
-    Ok(if dir.ends_with("deps") { dir.parent().context("no parent")?.to_owned() } else { dir.to_owned() })
+    // Tests and examples lie in folders of their own, programs one above.
+    Ok(if dir.ends_with("deps") || dir.ends_with("examples") {
+        dir.parent().context("no parent")?.to_owned()
+    } else {
+        dir.to_owned()
+    })
 }
 
 /// A directory for what is expensive to make and the same for all tests, beside the build.

@@ -72,10 +72,10 @@ pub fn stream(from: &dyn Shell, to: &dyn Shell, address: IpAddr, megabytes: u32)
     let port = PORT.fetch_add(1, Ordering::Relaxed);
     let (data, sum) = random_file(from, megabytes)?;
     let received = format!("{}/received.{port}", to.files());
-    // The sum is taken while the data comes in; the file appears when it is complete.
-    to.run(&format!(
-        "(nc -l -p {port} | sha256sum > {received}.part; mv {received}.part {received}) >/dev/null 2>&1 &"
-    ))?;
+    // The sum is taken while the data comes in; the file appears when it is complete. The connection is the sum's
+    // standard input, so it closes, and the sender ends, when the last byte was taken.
+    let sum_up = format!("sha256sum > {received}.part; mv {received}.part {received}");
+    to.run(&format!("nc -l -p {port} -e sh -c '{sum_up}' > /dev/null 2>&1 &"))?;
     let wanted = format!(":{port:04X} ");
     eventually(&format!("{} listens on {port}", to.name()), Duration::from_secs(10), || {
         to.succeeds(&format!("cat /proc/net/tcp /proc/net/tcp6 | grep -q '{wanted}'"))
