@@ -20,6 +20,9 @@ pub(crate) const GUESTS: [(&str, &str); 2] =
 /// Entries of each virtqueue of the guests.
 const RING: u32 = 256;
 
+/// Part of a window that its noise must have been watched for.
+const ALIGNED: f64 = 0.9;
+
 /// What to send, and for how long.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
@@ -53,6 +56,9 @@ pub(crate) struct Window {
     pub(crate) mpps_b_to_a: f64,
     /// Million frames a second that were put into the guests' rings.
     pub(crate) tx_mpps: f64,
+    /// Share of the generator's turns to send in which the window or the ring was full. Near 0, the generator and not
+    /// the switch is what limits the rate.
+    pub(crate) held: f64,
 }
 
 /// Counts over a whole run, warm-up included, once nothing was in flight any more.
@@ -185,7 +191,12 @@ impl Run {
         watched.push(self.process.id());
         let watch = Watch::start(&watched)?;
         match event(&self.process.line(Duration::from_secs_f64(10.0 + self.seconds))?)? {
-            Event::Sample(window) => Ok(Report::Window(window, watch.stop()?)),
+            Event::Sample(window) => {
+                // The bench itself stood waiting and saw only the end of the window.
+                let missed = watch.seconds() < ALIGNED * self.seconds;
+                let noise = watch.stop()?;
+                Ok(Report::Window(window, if missed { Noise { wait: Some(100.0), ..noise } } else { noise }))
+            }
             Event::Total(total) => Ok(Report::Total(total)),
             Event::Ready | Event::Warm => bail!("vgen warmed up twice"),
         }

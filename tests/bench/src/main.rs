@@ -13,6 +13,7 @@ mod noise;
 mod options;
 mod palisade;
 mod process;
+mod report;
 mod rounds;
 mod switch;
 mod tap;
@@ -46,6 +47,8 @@ enum Bench {
     Tap(TapOptions),
     /// Only the load generator, against two vhost-user sockets that something else serves
     Vgen(vgen::Arguments),
+    /// Results written by --json as Markdown
+    Report(report::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -63,6 +66,7 @@ fn main() -> Result<()> {
     let work = tempfile::Builder::new().prefix("palisade-bench-").tempdir()?;
     let mut machine = machine::describe();
     let (name, options, rows) = match &bench {
+        Bench::Report(arguments) => return report::run(arguments),
         Bench::Vgen(arguments) => return vgen::run(arguments, work.path()),
         Bench::VhostL2(options) => {
             let _alone = lock()?;
@@ -100,12 +104,13 @@ fn lock() -> Result<File> {
 
 /// Prints one sample as it is taken.
 fn told(case: &str, round: usize, party: &str, unit: &str, figure: &Figure) {
-    let Figure { value, loss, noise, hop_ns: [before, after], .. } = figure;
+    let Figure { value, loss, held, noise, hop_ns: [before, after], .. } = figure;
     let loss = loss.map_or_else(String::new, |loss| format!("  loss {:.3} %", 100.0 * loss));
+    let held = held.map_or_else(String::new, |held| format!("  held {:.0} %", 100.0 * held));
     let wait = noise.wait.map_or_else(String::new, |wait| format!("  wait {wait:.1} %"));
     let quiet = if noise.is_low() { "" } else { "  NOISY" };
     println!(
-        "{case} #{} {party:<10} {value:>8.3} {unit}{loss}  steal {:.1} %{wait}  others {:.1} %  hop {before:.0} {after:.0} ns{quiet}",
+        "{case} #{} {party:<10} {value:>8.3} {unit}{loss}{held}  steal {:.1} %{wait}  others {:.1} %  hop {before:.0} {after:.0} ns{quiet}",
         round + 1,
         noise.steal,
         noise.others

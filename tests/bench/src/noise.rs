@@ -18,7 +18,7 @@ const WAIT_LIMIT: f64 = 2.0;
 /// CPU time of processes that have no part in the measurement, from which on a window is noisy, in percent of one CPU.
 const OTHERS_LIMIT: f64 = 4.0;
 
-/// A thread that ran for this part of the window is one of those whose waiting is measured.
+/// A thread that ran, or wanted to, for this part of the window is one of those whose waiting is measured.
 const BUSY: f64 = 0.3;
 
 /// What disturbed one window.
@@ -69,9 +69,14 @@ impl Watch {
         })
     }
 
+    /// Seconds since the window began.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
     /// Ends the window.
     pub(crate) fn stop(self) -> Result<Noise> {
-        let seconds = self.began.elapsed().as_secs_f64();
+        let seconds = self.seconds();
         let nanoseconds = seconds * 1e9;
         let steal = self.cpus.iter().zip(cpus()?).map(|(before, after)| {
             let all = after.all.saturating_sub(before.all).max(1) as f64;
@@ -83,7 +88,7 @@ impl Watch {
             let before = self.threads.get(id)?;
             let ran = after.ran.saturating_sub(before.ran) as f64;
             let waited = after.waited.saturating_sub(before.waited) as f64;
-            (ran > BUSY * nanoseconds).then_some(100.0 * waited / nanoseconds)
+            (ran + waited > BUSY * nanoseconds).then_some(100.0 * waited / nanoseconds)
         });
         let wait = (!self.polling.is_empty()).then(|| waits.fold(0.0, f64::max));
         let others = 100.0 * Snapshot::take().foreign(&self.processes, std::process::id()) / seconds;

@@ -18,6 +18,9 @@ pub(crate) struct Figure {
     /// Share of what was sent that did not arrive, for traffic that is not repeated when lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) loss: Option<f64>,
+    /// Share of the sender's turns in which it had to wait for the path; near 0, the sender is the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<f64>,
     /// Percent of one CPU by whom, where it was taken.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) cpu: BTreeMap<&'static str, CpuTime>,
@@ -224,7 +227,7 @@ mod tests {
 
     fn figure(value: f64, steal: f64) -> Figure {
         let noise = Noise { steal, wait: None, others: 0.0 };
-        Figure { value, loss: Some(0.0), cpu: BTreeMap::new(), hop_ns: [50.0; 2], noise }
+        Figure { value, loss: Some(0.0), held: None, cpu: BTreeMap::new(), hop_ns: [50.0; 2], noise }
     }
 
     #[test]

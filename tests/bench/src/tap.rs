@@ -270,6 +270,6 @@ impl Traffic<'_> {
             cpu.insert(name, after.since(before).percent_of(self.seconds));
         }
         cpu.insert("softirq", after.softirq().since(before.softirq()).percent_of(self.seconds));
-        Ok(Figure { value: 0.0, loss: None, cpu, hop_ns: [0.0; 2], noise })
+        Ok(Figure { value: 0.0, loss: None, held: None, cpu, hop_ns: [0.0; 2], noise })
     }
 }

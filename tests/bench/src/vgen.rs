@@ -72,12 +72,13 @@ pub(crate) fn run(arguments: &Arguments, work: &Path) -> Result<()> {
     loop {
         match run.next(&[])? {
             Report::Window(w, noise) => println!(
-                "{:.3} Mpps  {:.2} Gbit/s  (a to b {:.3}, b to a {:.3}, sent {:.3})  steal {:.1} %  wait {:.1} %  others {:.1} %",
+                "{:.3} Mpps  {:.2} Gbit/s  (a to b {:.3}, b to a {:.3}, sent {:.3}, held {:.0} %)  steal {:.1} %  wait {:.1} %  others {:.1} %",
                 w.mpps,
                 w.gbps,
                 w.mpps_a_to_b,
                 w.mpps_b_to_a,
                 w.tx_mpps,
+                100.0 * w.held,
                 noise.steal,
                 noise.wait.unwrap_or_default(),
                 noise.others

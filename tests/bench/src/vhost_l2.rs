@@ -93,5 +93,12 @@ fn sample(
     // The ports close in order, and the switch sees its guests leave.
     drop(run);
     interrupt::pause(Duration::from_millis(50))?;
-    Ok(Figure { value: window.mpps, loss: Some(total.loss()), cpu: BTreeMap::new(), hop_ns, noise })
+    Ok(Figure {
+        value: window.mpps,
+        loss: Some(total.loss()),
+        held: Some(window.held),
+        cpu: BTreeMap::new(),
+        hop_ns,
+        noise,
+    })
 }

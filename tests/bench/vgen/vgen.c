@@ -65,6 +65,7 @@ struct direction {
 
 struct counts {
 	uint64_t tx, rx, rx_bytes, bad, reordered, chatter;
+	uint64_t tries, held; /* turns to send, and those in which window or ring was full */
 };
 
 static struct guest guests[2];
@@ -166,10 +167,13 @@ static inline void receive(struct direction *d)
 
 static inline void transmit(struct direction *d, uint64_t silence)
 {
+	struct counts *c = &counted[d - directions];
 	uint16_t sent;
 
+	c->tries++;
 	if (d->in_flight + BURST > window) {
 		uint64_t now = rte_rdtsc();
+		c->held++;
 		if (now - d->last_arrival > silence) {
 			d->in_flight = 0;
 			d->last_arrival = now;
@@ -187,7 +191,8 @@ static inline void transmit(struct direction *d, uint64_t silence)
 	sent = rte_eth_tx_burst(d->from, 0, d->unsent + d->unsent_at, d->unsent_end - d->unsent_at);
 	d->unsent_at += sent;
 	d->in_flight += sent;
-	counted[d - directions].tx += sent;
+	c->tx += sent;
+	c->held += d->unsent_at < d->unsent_end;
 }
 
 static void run(double seconds, bool sending)
@@ -276,11 +281,14 @@ static void print_sample(const struct counts *before, double seconds)
 	for (int i = 0; i < 2; i++)
 		d[i] = (struct counts){.tx = counted[i].tx - before[i].tx,
 				       .rx = counted[i].rx - before[i].rx,
-				       .rx_bytes = counted[i].rx_bytes - before[i].rx_bytes};
+				       .rx_bytes = counted[i].rx_bytes - before[i].rx_bytes,
+				       .tries = counted[i].tries - before[i].tries,
+				       .held = counted[i].held - before[i].held};
 	printf("{\"event\":\"sample\",\"seconds\":%.6f,\"mpps\":%.4f,\"gbps\":%.4f,\"mpps_a_to_b\":%.4f,\"mpps_b_to_a\":%.4f,"
-	       "\"tx_mpps\":%.4f}\n",
+	       "\"tx_mpps\":%.4f,\"held\":%.4f}\n",
 	       seconds, (d[0].rx + d[1].rx) / seconds / 1e6, (d[0].rx_bytes + d[1].rx_bytes) * 8 / seconds / 1e9,
-	       d[0].rx / seconds / 1e6, d[1].rx / seconds / 1e6, (d[0].tx + d[1].tx) / seconds / 1e6);
+	       d[0].rx / seconds / 1e6, d[1].rx / seconds / 1e6, (d[0].tx + d[1].tx) / seconds / 1e6,
+	       (double)(d[0].held + d[1].held) / RTE_MAX(d[0].tries + d[1].tries, 1u));
 	fflush(stdout);
 }
 
