@@ -304,6 +304,13 @@ impl TxQueue {
         Some(TxRing { inner: self.0.try_enter()?, slot: &self.0 })
     }
 
+    /// Whether frames can pass. While this is so, an [`enter`](Self::enter) that gives nothing met a change that is over
+    /// in a moment.
+    #[inline]
+    pub fn running(&self) -> bool {
+        self.0.running()
+    }
+
     /// The eventfd that the guest kicks: for edge-triggered polling, never to be read (its counter belongs to nobody).
     /// `PortEvents::changed` tells when it is another one.
     pub fn kick_fd(&self) -> Option<Arc<OwnedFd>> {
@@ -360,6 +367,12 @@ impl RxQueue {
     #[inline]
     pub fn enter(&self) -> Option<RxRing<'_>> {
         Some(RxRing { inner: self.0.enter()?, slot: &self.0 })
+    }
+
+    /// Whether frames can pass.
+    #[inline]
+    pub fn running(&self) -> bool {
+        self.0.running()
     }
 
     /// What the receiving driver accepts in frames' headers.
