@@ -1,1 +1,35 @@
 //! Ports, workers, threads and clocks of one host.
+//!
+//! [`run`] starts an agent: it opens the ports that the slice kept on disk names and forwards between them, before it
+//! looks for a manager. New slices go through `compile` and are put in force by the control thread; workers carry
+//! frames and share nothing with it but a generation number and an `Arc` behind it. Read `worker`, then `deliver`:
+//! they are the way of a frame; then `control`, the way of a configuration.
+
+mod arena;
+mod board;
+mod clock;
+mod compile;
+mod config;
+mod control;
+mod counters;
+mod deliver;
+mod homes;
+mod local_api;
+mod metrics;
+mod netns;
+mod plane;
+mod port;
+mod readiness;
+mod run;
+mod spread;
+mod state;
+mod sync;
+mod tap;
+mod wake;
+mod worker;
+mod world;
+
+pub use compile::{CompileError, socket_path};
+pub use config::{Config, Poll, PollParseError, Source};
+pub use run::{Handle, RunError, run};
+pub use state::StateError;

@@ -1,0 +1,281 @@
+//! From what the manager says to what workers read. Pure.
+//!
+//! This is where resources and the data plane meet: a [`Slice`] becomes a [`Snapshot`] and the list of local ports
+//! to have open. A slice that contradicts itself is refused whole.
+
+mod plan;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use mgmt_types::agent::Slice;
+use pipeline::{BuildError, HashKey, NetworkConfig, NetworkIndex, PortConfig, RateLimit, Snapshot};
+
+pub use plan::socket_path;
+pub(crate) use plan::{AttachmentPlan, Difference, PortPlan};
+
+/// What a slice compiles to.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    /// What workers judge by.
+    pub(crate) snapshot: Snapshot,
+    /// Local ports to have open, by id.
+    pub(crate) plans: BTreeMap<u32, PortPlan>,
+    /// The id behind each of the snapshot's port indexes.
+    pub(crate) ids: Vec<u32>,
+}
+
+/// What is wrong with a slice.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// It is for somebody else.
+    #[error("the slice is for host {got}, this is host {here}")]
+    WrongHost {
+        /// The host it names.
+        got: String,
+        /// Our name.
+        here: String,
+    },
+    /// A network is there twice.
+    #[error("network {0} is in the slice twice")]
+    NetworkTwice(String),
+    /// A port names a network that the slice does not have.
+    #[error("port {port} is on network {network}, which the slice does not have")]
+    UnknownNetwork {
+        /// The port.
+        port: String,
+        /// The network it names.
+        network: String,
+    },
+    /// Two ports have one id.
+    #[error("port id {id} is used twice, the second time by {port}")]
+    SharedId {
+        /// The id.
+        id: u32,
+        /// The second port that has it.
+        port: String,
+    },
+    /// A number of queue pairs outside 1..=16.
+    #[error("port {port} has {got} queue pairs; 1 to {most} are possible")]
+    Queues {
+        /// The port.
+        port: String,
+        /// Queue pairs asked for.
+        got: u16,
+        /// The most there can be.
+        most: u16,
+    },
+    /// A socket path does not fit into a socket address.
+    #[error("socket {} of port {port} is {len} bytes long, at most {most} are possible; a shorter --run-dir or name helps", .socket.display())]
+    SocketPath {
+        /// The port.
+        port: String,
+        /// Its socket.
+        socket: PathBuf,
+        /// Bytes of the path.
+        len: usize,
+        /// The most there can be.
+        most: usize,
+    },
+    /// A device name does not fit.
+    #[error("device name {device:?} of port {port} must be 1 to {most} bytes")]
+    DeviceName {
+        /// The port.
+        port: String,
+        /// The name.
+        device: String,
+        /// The most bytes there can be.
+        most: usize,
+    },
+    /// Two ports are plugged into the same thing.
+    #[error("ports {one} and {two} both use {what}")]
+    SharedAttachment {
+        /// One port.
+        one: String,
+        /// The other.
+        two: String,
+        /// The socket or device.
+        what: String,
+    },
+    /// The pipeline refuses a network.
+    #[error("network {network}: {source}")]
+    Network {
+        /// The network.
+        network: String,
+        /// Why.
+        source: BuildError,
+    },
+    /// The pipeline refuses a port.
+    #[error("port {port}: {source}")]
+    Port {
+        /// The port.
+        port: String,
+        /// Why.
+        source: BuildError,
+    },
+    /// The pipeline refuses the whole.
+    #[error(transparent)]
+    Whole(BuildError),
+}
+
+/// Compiles a slice for `host`; sockets without a declared path lie under `run_dir`.
+///
+/// # Errors
+/// The first thing found wrong. Nothing of a wrong slice is used.
+pub(crate) fn compile(
+    slice: &Slice,
+    host: &str,
+    run_dir: &Path,
+    key: HashKey,
+) -> Result<Compiled, CompileError> {
+    if slice.host != host {
+        return Err(CompileError::WrongHost { got: slice.host.clone(), here: host.to_string() });
+    }
+    let mut builder = Snapshot::builder(slice.revision, key);
+    let mut networks: HashMap<&str, NetworkIndex> = HashMap::new();
+    for network in &slice.networks {
+        let config = NetworkConfig {
+            gateway_mac: network.gateway_mac.octets(),
+            gateways: network.gateways.clone(),
+            subnets: network.subnets.iter().map(|net| (net.addr(), net.prefix_len())).collect(),
+            mtu: network.mtu,
+        };
+        let index = builder
+            .network(config)
+            .map_err(|source| CompileError::Network { network: network.name.clone(), source })?;
+        if networks.insert(&network.name, index).is_some() {
+            return Err(CompileError::NetworkTwice(network.name.clone()));
+        }
+    }
+    let plans = plan::local_ports(slice, run_dir)?;
+    let mut ids = Vec::with_capacity(slice.ports.len());
+    for port in &slice.ports {
+        let full = || plan::full_name(port);
+        let Some(&network) = networks.get(port.network.as_str()) else {
+            return Err(CompileError::UnknownNetwork { port: full(), network: port.network.clone() });
+        };
+        let config = PortConfig {
+            network,
+            mac: port.mac.octets(),
+            addresses: port.addresses.clone(),
+            local: port.host == slice.host,
+            rate_limit: port.rate_limit.as_ref().map(rate_limit),
+        };
+        builder.port(config).map_err(|source| CompileError::Port { port: full(), source })?;
+        ids.push(port.id);
+    }
+    let snapshot = builder.build().map_err(CompileError::Whole)?;
+    Ok(Compiled { snapshot, plans, ids })
+}
+
+fn rate_limit(limit: &mgmt_types::RateLimit) -> RateLimit {
+    let (packets, bytes) = (limit.packets(), limit.bytes());
+    RateLimit {
+        packets_per_second: packets.map_or(0, |bucket| bucket.per_second),
+        burst_packets: packets.map_or(0, |bucket| bucket.burst),
+        bits_per_second: bytes.map_or(0, |bucket| bucket.per_second.saturating_mul(8)),
+        burst_bits: bytes.map_or(0, |bucket| bucket.burst.saturating_mul(8)),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use mgmt_types::agent::{SliceNetwork, SlicePort};
+    use mgmt_types::{Attach, MacAddr, Tap, VhostUser};
+    use pipeline::PortIndex;
+
+    const KEY: HashKey = HashKey([1, 2]);
+
+    /// A slice for host `here` with one network `blue` (10.0.1.0/24, MTU 1450) and these ports.
+    pub(crate) fn slice(ports: Vec<SlicePort>) -> Slice {
+        Slice {
+            revision: 7,
+            host: "here".into(),
+            networks: vec![SliceNetwork {
+                name: "blue".into(),
+                vni: 100,
+                subnets: vec!["10.0.1.0/24".parse().expect("a subnet")],
+                gateways: vec!["10.0.1.1".parse().expect("an address")],
+                gateway_mac: MacAddr([2, 0, 0, 0, 1, 1]),
+                mtu: 1450,
+            }],
+            ports,
+        }
+    }
+
+    /// A port `eth0` of a VM on this host, with MAC 02:00:00:00:00:ID and address 10.0.1.(10 + ID).
+    pub(crate) fn vm_port(id: u32, workload: &str) -> SlicePort {
+        SlicePort {
+            id,
+            workload: workload.into(),
+            name: "eth0".into(),
+            network: "blue".into(),
+            host: "here".into(),
+            mac: MacAddr([2, 0, 0, 0, 0, id as u8]),
+            addresses: vec![format!("10.0.1.{}", 10 + id).parse().expect("an address")],
+            attach: Attach::VhostUser(VhostUser::default()),
+            queues: 1,
+            rate_limit: None,
+        }
+    }
+
+    /// The same with a TAP device.
+    pub(crate) fn tap_port(id: u32, workload: &str, device: &str) -> SlicePort {
+        let attach = Attach::Tap(Tap { device: device.into(), netns: None });
+        SlicePort { attach, ..vm_port(id, workload) }
+    }
+
+    fn compiled(slice: &Slice) -> Result<Compiled, CompileError> {
+        compile(slice, "here", Path::new("/run/palisade"), KEY)
+    }
+
+    #[test]
+    fn local_and_remote_ports_are_known_and_only_local_ones_are_opened() {
+        let mut far = vm_port(2, "far");
+        far.host = "elsewhere".into();
+        let compiled = compiled(&slice(vec![vm_port(9, "near"), far])).expect("compiles");
+        assert_eq!(compiled.snapshot.revision(), 7);
+        assert_eq!(compiled.ids, [9, 2]);
+        assert_eq!(compiled.plans.keys().copied().collect::<Vec<_>>(), [9]);
+        assert!(compiled.snapshot.port(PortIndex(0)).is_local());
+        assert!(!compiled.snapshot.port(PortIndex(1)).is_local());
+    }
+
+    #[test]
+    fn limits_keep_their_units() {
+        let mut port = vm_port(1, "a");
+        port.rate_limit = Some(mgmt_types::RateLimit {
+            packets_per_second: Some(1000),
+            bits_per_second: Some(8_000_000),
+            burst_packets: Some(5),
+            burst_bytes: Some(70_000),
+        });
+        let compiled = compiled(&slice(vec![port])).expect("compiles");
+        let expected = RateLimit {
+            packets_per_second: 1000,
+            burst_packets: 5,
+            bits_per_second: 8_000_000,
+            burst_bits: 560_000,
+        };
+        assert_eq!(compiled.snapshot.port(PortIndex(0)).rate_limit(), Some(&expected));
+    }
+
+    #[test]
+    fn each_wrong_slice_names_what_is_wrong() {
+        let good = slice(vec![vm_port(1, "a"), vm_port(2, "b")]);
+        let wrong = |change: fn(&mut Slice)| {
+            let mut slice = good.clone();
+            change(&mut slice);
+            compiled(&slice).expect_err("wrong").to_string()
+        };
+        assert_eq!(wrong(|s| s.host = "moon".into()), "the slice is for host moon, this is host here");
+        assert_eq!(wrong(|s| s.networks.push(s.networks[0].clone())), "network blue is in the slice twice");
+        assert_eq!(
+            wrong(|s| s.ports[1].network = "green".into()),
+            "port b.eth0 is on network green, which the slice does not have"
+        );
+        let same_mac = wrong(|s| s.ports[1].mac = s.ports[0].mac);
+        assert!(same_mac.contains("02:00:00:00:00:01"), "{same_mac}");
+    }
+}

@@ -1,0 +1,73 @@
+//! What an agent is told at its start.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use mgmt_types::agent::{HostStatus, Slice};
+use tokio::sync::mpsc;
+
+/// Everything [`crate::run`] needs.
+#[derive(Debug)]
+pub struct Config {
+    /// Name of this host, as workloads name it.
+    pub host: String,
+    /// Where state that outlives the process is kept, in a directory `agent` below.
+    pub state_dir: PathBuf,
+    /// Where sockets are made: `ports/<workload>.<port>.sock` and `agent.sock`.
+    pub run_dir: PathBuf,
+    /// Number of worker threads; 0 counts as 1.
+    pub workers: usize,
+    /// CPUs to pin workers to, one after the other, starting over when there are more workers. Empty: not pinned.
+    pub cpus: Vec<usize>,
+    /// How workers wait for frames.
+    pub poll: Poll,
+    /// Where slices come from.
+    pub source: Source,
+}
+
+/// How workers wait for frames: the trade between latency and an idle CPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Poll {
+    /// Poll while there is work and some microseconds longer, then sleep.
+    #[default]
+    Adaptive,
+    /// Never sleep: each worker takes a whole CPU.
+    Always,
+    /// Sleep as soon as there is nothing to do.
+    Sleep,
+}
+
+/// A word that is no [`Poll`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{got:?} is no way to poll: adaptive, always or sleep")]
+pub struct PollParseError {
+    /// The word.
+    pub got: String,
+}
+
+impl FromStr for Poll {
+    type Err = PollParseError;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "adaptive" => Ok(Self::Adaptive),
+            "always" => Ok(Self::Always),
+            "sleep" => Ok(Self::Sleep),
+            _ => Err(PollParseError { got: word.to_string() }),
+        }
+    }
+}
+
+/// Where slices come from and status goes to.
+#[derive(Debug)]
+pub enum Source {
+    /// The caller. When the sending side ends, the last slice stays in force.
+    Channel {
+        /// Slices to put in force; of several waiting only the last counts.
+        slices: mpsc::Receiver<Slice>,
+        /// Gets the host's status; what finds no room is left out.
+        status: mpsc::Sender<HostStatus>,
+    },
+    /// Nowhere: forward by what is kept on disk.
+    Kept,
+}

@@ -1,0 +1,467 @@
+//! The thread that puts slices in force: opens and closes ports, hands workers their world, reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mgmt_types::VhostRole;
+use mgmt_types::agent::{HostStatus, Slice};
+use pipeline::{HashKey, Snapshot};
+use tokio::sync::watch;
+
+use crate::board::{Board, Entry, Notes};
+use crate::compile::{AttachmentPlan, Compiled, Difference, PortPlan, compile};
+use crate::counters::Counters;
+use crate::homes::Homes;
+use crate::plane::Plane;
+use crate::port::{Attachment, LocalPort};
+use crate::state::{Found, MadeDevice, StateDir};
+use crate::tap::Tap;
+use crate::world::World;
+
+/// How often status goes out and what could not be opened is tried again.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The shortest time between two reports: changes that come together go out together.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// How long a starved worker may take to let go of an old world.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the control thread is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Put this in force.
+    Slice(Box<Slice>),
+    /// A port's link or rings changed.
+    Changed,
+    /// End.
+    Stop,
+}
+
+/// See the module.
+pub(crate) struct Control {
+    host: String,
+    run_dir: PathBuf,
+    key: HashKey,
+    state: StateDir,
+    plane: Arc<Plane>,
+    board: Arc<Board>,
+    report: watch::Sender<HostStatus>,
+    inbox: Receiver<Message>,
+    outbox: Sender<Message>,
+    changed: Arc<AtomicBool>,
+    homes: Homes,
+    made: BTreeSet<MadeDevice>,
+    snapshot: Arc<Snapshot>,
+    ids: Vec<u32>,
+    running: BTreeMap<u32, Entry>,
+    in_force: Option<Slice>,
+    /// What is wrong with the newest slice.
+    refused: Option<String>,
+    /// What is wrong with the disk.
+    disk: Option<String>,
+}
+
+/// What a control thread is made of.
+pub(crate) struct Parts {
+    pub(crate) host: String,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) key: HashKey,
+    pub(crate) state: StateDir,
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) report: watch::Sender<HostStatus>,
+    pub(crate) inbox: Receiver<Message>,
+    pub(crate) outbox: Sender<Message>,
+}
+
+impl Control {
+    /// Puts in force what is kept on disk. Workers run already.
+    pub(crate) fn start(parts: Parts) -> Self {
+        let Parts { host, run_dir, key, state, plane, board, report, inbox, outbox } = parts;
+        let mut control = Self {
+            homes: Homes::new(plane.workers()),
+            snapshot: plane.world().snapshot.clone(),
+            host,
+            run_dir,
+            key,
+            state,
+            plane,
+            board,
+            report,
+            inbox,
+            outbox,
+            changed: Arc::new(AtomicBool::new(false)),
+            made: BTreeSet::new(),
+            ids: Vec::new(),
+            running: BTreeMap::new(),
+            in_force: None,
+            refused: None,
+            disk: None,
+        };
+        match control.state.devices() {
+            Found::Content(devices) => control.made = devices.into_iter().collect(),
+            Found::Nothing => {}
+            Found::Corrupt(problem) => control.note_disk(problem),
+        }
+        match control.state.slice() {
+            Found::Content(slice) => control.put_in_force(slice, true),
+            Found::Nothing => {}
+            Found::Corrupt(problem) => control.note_disk(problem),
+        }
+        control.publish_status();
+        control
+    }
+
+    /// Works until told to stop. Guests can reconnect to the next agent, and TAP devices stay.
+    pub(crate) fn run(mut self) {
+        let mut tick = Instant::now() + TICK;
+        let mut reported = Instant::now();
+        let mut dirty = false;
+        loop {
+            let due = if dirty { tick.min(reported + COALESCE) } else { tick };
+            match self.inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Message::Slice(slice)) => {
+                    let (slice, stop) = self.newest(slice);
+                    if stop {
+                        break;
+                    }
+                    self.put_in_force(*slice, false);
+                    dirty = true;
+                }
+                Ok(Message::Changed) => {
+                    self.changed.store(false, Ordering::Release);
+                    dirty = true;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if now >= tick {
+                self.repair();
+                tick = now + TICK;
+                dirty = true;
+            }
+            if dirty && now >= reported + COALESCE {
+                self.publish_status();
+                (reported, dirty) = (now, false);
+            }
+        }
+        self.plane.stop();
+        self.plane.settle(PATIENCE);
+        for entry in self.running.values() {
+            if let Attachment::Vhost(port) = &entry.port.attachment {
+                port.close();
+            }
+        }
+    }
+
+    /// Of several waiting slices only the last counts. True when told to stop meanwhile.
+    fn newest(&self, mut slice: Box<Slice>) -> (Box<Slice>, bool) {
+        for message in self.inbox.try_iter() {
+            match message {
+                Message::Slice(newer) => slice = newer,
+                Message::Changed => self.changed.store(false, Ordering::Release),
+                Message::Stop => return (slice, true),
+            }
+        }
+        (slice, false)
+    }
+
+    /// Compiles a slice and goes over to it; a wrong one changes nothing but the error shown.
+    fn put_in_force(&mut self, slice: Slice, kept: bool) {
+        if self.in_force.as_ref() == Some(&slice) {
+            self.refused = None;
+            return;
+        }
+        match compile(&slice, &self.host, &self.run_dir, self.key) {
+            Err(error) => {
+                let text = format!("revision {} is refused: {error}", slice.revision);
+                log::error!("{text}");
+                self.refused = Some(text);
+                self.note();
+                return;
+            }
+            Ok(compiled) => self.go_over_to(compiled),
+        }
+        self.refused = None;
+        if !kept {
+            match self.state.keep_slice(&slice) {
+                Ok(()) => self.disk = None,
+                Err(error) => {
+                    self.note_disk(format!("revision {} is in force but not kept: {error}", slice.revision))
+                }
+            }
+        }
+        log::info!("revision {} is in force, {} local ports", slice.revision, self.running.len());
+        self.in_force = Some(slice);
+        self.note();
+    }
+
+    fn go_over_to(&mut self, compiled: Compiled) {
+        let plans = self.running.iter().map(|(id, entry)| (*id, entry.plan.clone())).collect();
+        let Difference { remove, reopen, create } = Difference::between(&plans, &compiled.plans);
+        self.snapshot = Arc::new(compiled.snapshot);
+        self.ids = compiled.ids;
+
+        // First everybody lives by the new snapshot, without the ports that go or change.
+        let mut closed = Vec::new();
+        for id in &remove {
+            closed.extend(self.running.remove(id).map(|entry| (entry, true)));
+            self.homes.forget(*id);
+        }
+        for plan in &reopen {
+            closed.extend(self.take_out(plan.id).map(|entry| (entry, false)));
+        }
+        if !closed.is_empty() {
+            self.publish_world();
+            for (entry, for_good) in closed {
+                self.close(entry, for_good);
+            }
+        }
+        // Names and labels may change without a reopening.
+        for (id, plan) in &compiled.plans {
+            if let Some(entry) = self.running.get_mut(id) {
+                entry.plan.clone_from(plan);
+            }
+        }
+        for plan in reopen.into_iter().chain(create) {
+            self.open(plan);
+        }
+        self.remove_left_over_devices();
+        self.publish_world();
+    }
+
+    /// Puts `Missing` in the place of a port, so that its counters go on. The port as it was.
+    fn take_out(&mut self, id: u32) -> Option<Entry> {
+        let entry = self.running.get_mut(&id)?;
+        let before = entry.clone();
+        entry.port = Arc::new(with_attachment(&before.port, Attachment::Missing, Box::default()));
+        Some(before)
+    }
+
+    /// Closes a port that no worker holds any more.
+    fn close(&mut self, entry: Entry, for_good: bool) {
+        match &entry.port.attachment {
+            Attachment::Vhost(port) => port.close(),
+            Attachment::Tap(tap) => {
+                let AttachmentPlan::Tap(config) = &entry.plan.attachment else { return };
+                let stays = self.running.values().any(|other| same_device(&other.plan, config));
+                if (for_good || !stays) && tap.created() {
+                    tap.release();
+                    self.made.remove(&made_device(config));
+                    self.keep_devices();
+                }
+            }
+            Attachment::Missing => {}
+        }
+    }
+
+    /// Opens a port; what fails is tried again each tick.
+    fn open(&mut self, plan: PortPlan) {
+        let full_name = format!("{}.{}", plan.workload, plan.name);
+        let (attachment, trouble) = match self.attach(&plan) {
+            Ok(attachment) => (attachment, None),
+            Err(trouble) => (Attachment::Missing, Some(trouble)),
+        };
+        let before = self.running.get(&plan.id);
+        match (&trouble, before.and_then(|entry| entry.trouble.as_ref())) {
+            (Some(now), earlier) if earlier != Some(now) => log::warn!("port {full_name}: {now}"),
+            (None, Some(_)) => log::info!("port {full_name}: open"),
+            _ => {}
+        }
+        let homes = self.homes.of(plan.id, attachment.queues());
+        let port = match before {
+            Some(entry) => with_attachment(&entry.port, attachment, homes),
+            None => LocalPort::new(
+                plan.id,
+                full_name,
+                attachment,
+                homes,
+                Counters::per_worker(self.plane.workers()),
+                Arc::default(),
+            ),
+        };
+        self.running.insert(plan.id, Entry { plan, port: Arc::new(port), trouble });
+    }
+
+    fn attach(&mut self, plan: &PortPlan) -> Result<Attachment, String> {
+        match &plan.attachment {
+            AttachmentPlan::Vhost { socket, role, mac, mtu, pairs } => {
+                let config = vhost_backend::PortConfig {
+                    name: format!("{}.{}", plan.workload, plan.name),
+                    socket: socket.clone(),
+                    role: match role {
+                        VhostRole::Server => vhost_backend::Role::Server,
+                        VhostRole::Client => vhost_backend::Role::Client,
+                    },
+                    mac: *mac,
+                    mtu: *mtu,
+                    queue_pairs: *pairs,
+                    features_off: 0,
+                };
+                let events = PortWatch {
+                    plane: self.plane.clone(),
+                    changed: self.changed.clone(),
+                    control: Mutex::new(self.outbox.clone()),
+                };
+                let port = vhost_backend::Port::open(config, Arc::new(events))
+                    .map_err(|error| format!("socket {}: {error}", socket.display()))?;
+                Ok(Attachment::Vhost(port))
+            }
+            AttachmentPlan::Tap(config) => {
+                let device = made_device(config);
+                let tap =
+                    Tap::attach(config, self.made.contains(&device)).map_err(|error| error.to_string())?;
+                if tap.created() && self.made.insert(device) {
+                    self.keep_devices();
+                }
+                Ok(Attachment::Tap(tap))
+            }
+        }
+    }
+
+    /// Opens what could not be opened, and what vanished.
+    fn repair(&mut self) {
+        let gone: Vec<u32> = self
+            .running
+            .iter()
+            .filter(|(_, entry)| entry.port.gone.load(Ordering::Acquire))
+            .map(|(id, _)| *id)
+            .collect();
+        let broken: Vec<PortPlan> = self
+            .running
+            .values()
+            .filter(|entry| entry.trouble.is_some() || entry.port.gone.load(Ordering::Acquire))
+            .map(|entry| entry.plan.clone())
+            .collect();
+        if broken.is_empty() {
+            return;
+        }
+        if !gone.is_empty() {
+            for id in gone {
+                if let Some(entry) = self.take_out(id) {
+                    log::warn!("port {}: its device was removed; making it again", entry.port.full_name);
+                }
+            }
+            self.publish_world();
+        }
+        let before = self.open_ports();
+        for plan in broken {
+            self.open(plan);
+        }
+        if self.open_ports() != before {
+            self.publish_world();
+        }
+        self.note();
+    }
+
+    fn open_ports(&self) -> usize {
+        let open = |entry: &&Entry| !matches!(entry.port.attachment, Attachment::Missing);
+        self.running.values().filter(open).count()
+    }
+
+    /// Removes devices that earlier runs made and no port uses.
+    fn remove_left_over_devices(&mut self) {
+        let wanted: BTreeSet<MadeDevice> = self
+            .running
+            .values()
+            .filter_map(|entry| match &entry.plan.attachment {
+                AttachmentPlan::Tap(config) => Some(made_device(config)),
+                AttachmentPlan::Vhost { .. } => None,
+            })
+            .collect();
+        let left_over: Vec<MadeDevice> = self.made.difference(&wanted).cloned().collect();
+        for device in &left_over {
+            match Tap::remove_left_over(&device.device, device.netns.as_deref()) {
+                Ok(()) => {
+                    self.made.remove(device);
+                }
+                Err(error) => log::warn!("left-over device {}: {error}", device.device),
+            }
+        }
+        if !left_over.is_empty() {
+            self.keep_devices();
+        }
+    }
+
+    fn keep_devices(&mut self) {
+        let devices: Vec<MadeDevice> = self.made.iter().cloned().collect();
+        if let Err(error) = self.state.keep_devices(&devices) {
+            self.note_disk(format!("the list of TAP devices is not kept: {error}"));
+        }
+    }
+
+    /// Gives workers the world as it is now, and waits until they live in it.
+    fn publish_world(&mut self) {
+        let local = self.running.iter().map(|(id, entry)| (*id, entry.port.clone())).collect();
+        self.plane.publish(World::new(self.snapshot.clone(), &self.ids, &local));
+        if !self.plane.settle(PATIENCE) {
+            log::error!("a worker did not take over a new configuration within {PATIENCE:?}");
+        }
+    }
+
+    fn note_disk(&mut self, problem: String) {
+        log::error!("{problem}");
+        self.disk = Some(problem);
+    }
+
+    /// Writes the board.
+    fn note(&self) {
+        let error = match (&self.refused, &self.disk) {
+            (Some(refused), Some(disk)) => Some(format!("{refused}; {disk}")),
+            (one, other) => one.as_ref().or(other.as_ref()).cloned(),
+        };
+        self.board.write(Notes {
+            revision: self.snapshot.revision(),
+            error,
+            ports: self.running.values().cloned().collect(),
+        });
+    }
+
+    fn publish_status(&self) {
+        self.note();
+        self.report.send_replace(self.board.status());
+    }
+}
+
+/// Passes a vhost port's events on. May be called by a worker that holds a ring: only flags and a wake-up here.
+struct PortWatch {
+    plane: Arc<Plane>,
+    changed: Arc<AtomicBool>,
+    control: Mutex<Sender<Message>>,
+}
+
+impl vhost_backend::PortEvents for PortWatch {
+    fn wake(&self, _queue_pair: u16) {
+        self.plane.shake();
+    }
+
+    fn changed(&self) {
+        self.plane.shake();
+        // One message stands for all changes until the control thread has read it.
+        if !self.changed.swap(true, Ordering::AcqRel)
+            && let Ok(control) = self.control.lock()
+        {
+            let _ = control.send(Message::Changed);
+        }
+    }
+}
+
+/// The same port, plugged in differently.
+fn with_attachment(port: &LocalPort, attachment: Attachment, homes: Box<[usize]>) -> LocalPort {
+    let (counters, limit) = (port.counters.clone(), port.limit.clone());
+    LocalPort::new(port.id, port.full_name.clone(), attachment, homes, counters, limit)
+}
+
+fn made_device(config: &crate::tap::TapConfig) -> MadeDevice {
+    MadeDevice { device: config.device.clone(), netns: config.netns.clone() }
+}
+
+fn same_device(plan: &PortPlan, config: &crate::tap::TapConfig) -> bool {
+    matches!(&plan.attachment, AttachmentPlan::Tap(other) if made_device(other) == made_device(config))
+}

@@ -1,0 +1,129 @@
+//! A host's status in Prometheus' text format.
+
+use std::fmt::{self, Write};
+
+use mgmt_types::agent::{HostStatus, Link, PortStatus};
+
+/// Renders a status (Prometheus exposition format 0.0.4).
+pub(crate) fn render(status: &HostStatus) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_all(&mut text, status);
+    text
+}
+
+type ValueOf = fn(&PortStatus) -> u64;
+
+/// Metrics with one value per port: name, type, help, value.
+const PER_PORT: [(&str, &str, &str, ValueOf); 6] = [
+    ("palisade_port_up", "gauge", "1 when frames can pass.", |port| u64::from(port.link == Link::Up)),
+    ("palisade_port_faults", "gauge", "Faults that are latched now.", |port| port.faults.len() as u64),
+    ("palisade_port_from_guest_packets_total", "counter", "Frames sent and accepted.", |port| {
+        port.from_guest.packets
+    }),
+    ("palisade_port_from_guest_bytes_total", "counter", "Bytes sent and accepted.", |port| {
+        port.from_guest.bytes
+    }),
+    ("palisade_port_to_guest_packets_total", "counter", "Frames delivered.", |port| port.to_guest.packets),
+    ("palisade_port_to_guest_bytes_total", "counter", "Bytes delivered.", |port| port.to_guest.bytes),
+];
+
+fn write_all(text: &mut String, status: &HostStatus) -> fmt::Result {
+    head(text, "palisade_revision", "gauge", "Revision of the configuration in force.")?;
+    writeln!(text, "palisade_revision{{host=\"{}\"}} {}", Escaped(&status.host), status.revision)?;
+    head(
+        text,
+        "palisade_configuration_refused",
+        "gauge",
+        "1 when something newer could not be put in force.",
+    )?;
+    writeln!(
+        text,
+        "palisade_configuration_refused{{host=\"{}\"}} {}",
+        Escaped(&status.host),
+        u8::from(status.error.is_some())
+    )?;
+    for (name, kind, help, value) in PER_PORT {
+        head(text, name, kind, help)?;
+        for port in &status.ports {
+            writeln!(text, "{name}{{{}}} {}", Labels(port), value(port))?;
+        }
+    }
+    let name = "palisade_port_drops_total";
+    head(text, name, "counter", "Frames that did not go on, by reason.")?;
+    for port in &status.ports {
+        for (reason, count) in &port.drops {
+            writeln!(text, "{name}{{{},reason=\"{}\"}} {count}", Labels(port), Escaped(reason))?;
+        }
+    }
+    Ok(())
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")
+}
+
+struct Labels<'a>(&'a PortStatus);
+
+impl fmt::Display for Labels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "workload=\"{}\",port=\"{}\"", Escaped(&self.0.workload), Escaped(&self.0.port))
+    }
+}
+
+/// A label value, escaped as the format asks.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            '"' => f.write_str("\\\""),
+            '\n' => f.write_str("\\n"),
+            _ => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mgmt_types::agent::Counters;
+
+    #[test]
+    fn a_scrape_has_each_metric_once_with_help_and_type_before_its_values() {
+        let port = PortStatus {
+            id: 1,
+            workload: "web-1".into(),
+            port: "eth\"0".into(),
+            link: Link::Up,
+            faults: vec!["broken".into()],
+            from_guest: Counters { packets: 3, bytes: 300 },
+            to_guest: Counters { packets: 4, bytes: 400 },
+            drops: [("spoofed-mac".to_string(), 9)].into(),
+            details: Default::default(),
+        };
+        let status = HostStatus {
+            host: "a".into(),
+            version: "1".into(),
+            revision: 12,
+            error: None,
+            ports: vec![port.clone(), PortStatus { port: "eth1".into(), link: Link::Waiting, ..port }],
+        };
+        let text = render(&status);
+        for line in [
+            "palisade_revision{host=\"a\"} 12",
+            "palisade_port_up{workload=\"web-1\",port=\"eth\\\"0\"} 1",
+            "palisade_port_up{workload=\"web-1\",port=\"eth1\"} 0",
+            "palisade_port_to_guest_bytes_total{workload=\"web-1\",port=\"eth1\"} 400",
+            "palisade_port_drops_total{workload=\"web-1\",port=\"eth1\",reason=\"spoofed-mac\"} 9",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        let types: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let mut unique = types.clone();
+        unique.dedup();
+        assert_eq!(types, unique);
+        assert_eq!(types.len(), 9);
+    }
+}

@@ -1,0 +1,96 @@
+//! A local port, as workers see it.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pipeline::PortState;
+
+use crate::counters::Counters;
+use crate::tap::Tap;
+
+/// One local port: what it is plugged into, who serves its queues, and what it counts.
+#[derive(Debug)]
+pub(crate) struct LocalPort {
+    /// The id the manager gave it.
+    pub(crate) id: u32,
+    /// `workload.port`, for logs and errors.
+    pub(crate) full_name: String,
+    /// What it is plugged into.
+    pub(crate) attachment: Attachment,
+    /// The worker that serves each queue.
+    pub(crate) homes: Box<[usize]>,
+    /// One block for each worker. Outlives re-opening.
+    pub(crate) counters: Arc<[Counters]>,
+    /// What is left of its rate limit. Outlives re-opening.
+    pub(crate) limit: Arc<Mutex<PortState>>,
+    receiving_pairs: AtomicU16,
+    /// Set by the worker that finds its device removed behind our back.
+    pub(crate) gone: AtomicBool,
+}
+
+/// What a port is plugged into.
+#[derive(Debug)]
+pub(crate) enum Attachment {
+    /// A guest, by vhost-user.
+    Vhost(Arc<vhost_backend::Port>),
+    /// A TAP device.
+    Tap(Tap),
+    /// Nothing: it could not be opened yet.
+    Missing,
+}
+
+impl Attachment {
+    /// How many queues frames can come from.
+    pub(crate) fn queues(&self) -> usize {
+        match self {
+            Self::Vhost(port) => usize::from(port.pairs()),
+            Self::Tap(tap) => tap.queues(),
+            Self::Missing => 0,
+        }
+    }
+}
+
+impl LocalPort {
+    pub(crate) fn new(
+        id: u32,
+        full_name: String,
+        attachment: Attachment,
+        homes: Box<[usize]>,
+        counters: Arc<[Counters]>,
+        limit: Arc<Mutex<PortState>>,
+    ) -> Self {
+        let port = Self {
+            id,
+            full_name,
+            attachment,
+            homes,
+            counters,
+            limit,
+            receiving_pairs: AtomicU16::new(1),
+            gone: AtomicBool::new(false),
+        };
+        port.refresh();
+        port
+    }
+
+    /// Looks again how many queue pairs the guest has switched on.
+    pub(crate) fn refresh(&self) {
+        if let Attachment::Vhost(port) = &self.attachment {
+            let on = (0..port.pairs()).take_while(|&pair| port.rx(pair).running()).count();
+            self.receiving_pairs.store(on.max(1) as u16, Ordering::Relaxed);
+        }
+    }
+
+    /// How many receive queues frames may be spread over, at least 1.
+    #[inline]
+    pub(crate) fn receiving_pairs(&self) -> u16 {
+        self.receiving_pairs.load(Ordering::Relaxed)
+    }
+
+    /// What is left of the rate limit, for one burst.
+    #[inline]
+    pub(crate) fn limit(&self) -> MutexGuard<'_, PortState> {
+        // A panic in a worker ends the process, so a poisoned lock is only met while it goes down.
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

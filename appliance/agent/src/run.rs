@@ -1,0 +1,246 @@
+//! Starting and stopping an agent.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use mgmt_types::agent::HostStatus;
+use pipeline::{HashKey, Snapshot};
+use tokio::sync::watch;
+
+use crate::board::Board;
+use crate::config::Config;
+use crate::control::{Control, Message, Parts};
+use crate::plane::Plane;
+use crate::state::{StateDir, StateError};
+use crate::sync::Sync;
+use crate::worker::Worker;
+use crate::world::World;
+
+/// An agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A directory or socket could not be made.
+    #[error("{}: {source}", .path.display())]
+    Path {
+        /// What was to be made.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A worker could not be set up or pinned.
+    #[error("{0}")]
+    Worker(String),
+    /// The kernel has no more threads or descriptors.
+    #[error("{what}: {source}")]
+    Resources {
+        /// What was to be made.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A running agent. Dropping it stops it.
+#[derive(Debug)]
+pub struct Handle {
+    control: Sender<Message>,
+    board: Arc<Board>,
+    threads: Vec<JoinHandle<()>>,
+    sync: Option<Sync>,
+}
+
+/// Starts an agent.
+///
+/// When this returns, the ports of the slice kept on disk are open and workers forward by it. No manager was contacted
+/// yet: that goes on in the background, for ever.
+///
+/// # Errors
+/// When directories, sockets, threads or the pinning of workers are impossible, or another agent runs on the same state
+/// directory. A port that cannot be opened is no error: it is tried again each second, and its status says why.
+pub fn run(config: Config) -> Result<Handle, RunError> {
+    let Config { host, state_dir, run_dir, workers, cpus, poll, source } = config;
+    let state = StateDir::open(&state_dir)?;
+    make_directory(&run_dir.join("ports"))?;
+
+    let random = RandomState::new();
+    let key = HashKey([random.hash_one(0u64), random.hash_one(1u64)]);
+    let empty = Snapshot::builder(0, key).build().map_err(|error| RunError::Worker(error.to_string()))?;
+    let world = World::new(Arc::new(empty), &[], &Default::default());
+    let workers = workers.max(1);
+    let plane = Plane::new(workers, world)
+        .map_err(|source| RunError::Resources { what: "a worker's eventfd", source })
+        .map(Arc::new)?;
+
+    let mut threads = Vec::with_capacity(workers + 1);
+    let stop_plane = StopOnDrop(Some(plane.clone()));
+    for index in 0..workers {
+        let worker =
+            Worker::new(index, poll, plane.clone()).map_err(|error| RunError::Worker(error.to_string()))?;
+        let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
+        threads.push(start_worker(worker, index, cpu)?);
+    }
+
+    let (control, inbox) = channel();
+    let board = Arc::new(Board::new(host.clone()));
+    let (report, reports) = watch::channel(board.status());
+    let thread = Control::start(Parts {
+        host,
+        run_dir: run_dir.clone(),
+        key,
+        state,
+        plane: plane.clone(),
+        board: board.clone(),
+        report,
+        inbox,
+        outbox: control.clone(),
+    });
+    let thread = named("pal-control".into(), move || thread.run())?;
+    threads.push(thread);
+    stop_plane.disarm();
+
+    let mut handle = Handle { control: control.clone(), board: board.clone(), threads, sync: None };
+    let sync = Sync::start(&run_dir.join("agent.sock"), source, board, reports, control)?;
+    handle.sync = Some(sync);
+    Ok(handle)
+}
+
+impl Handle {
+    /// The status at this moment, counters included.
+    pub fn status(&self) -> HostStatus {
+        self.board.status()
+    }
+
+    /// Stops the agent and waits for its threads. Guests keep their sockets' paths to reconnect to, and TAP devices
+    /// with their addresses stay, for the next agent.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // Nobody listens only when it ended already.
+        let _ = self.control.send(Message::Stop);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the agent panicked");
+            }
+        }
+        if let Some(sync) = self.sync.take() {
+            sync.stop();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Lets workers end when the start fails half way.
+struct StopOnDrop(Option<Arc<Plane>>);
+
+impl StopOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(plane) = &self.0 {
+            plane.stop();
+        }
+    }
+}
+
+fn start_worker(mut worker: Worker, index: usize, cpu: Option<usize>) -> Result<JoinHandle<()>, RunError> {
+    let (pinned, was_pinned) = channel();
+    let thread = named(format!("pal-worker-{index}"), move || {
+        let _abort = AbortOnPanic;
+        let _ = pinned.send(cpu.map_or(Ok(()), pin));
+        worker.run();
+    })?;
+    match was_pinned.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(source)) => Err(RunError::Worker(format!(
+            "worker {index} cannot be pinned to CPU {}: {source}",
+            cpu.unwrap_or_default()
+        ))),
+        Err(_) => Err(RunError::Worker(format!("worker {index} ended at once"))),
+    }
+}
+
+fn pin(cpu: usize) -> io::Result<()> {
+    if cpu >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
+}
+
+/// A worker that panics would leave its ports silent while all else looks healthy: the process ends instead, and
+/// whoever supervises it starts another.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let thread = std::thread::current();
+            log::error!("{} panicked: the process ends", thread.name().unwrap_or("a worker"));
+            std::process::abort();
+        }
+    }
+}
+
+fn named(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, RunError> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(work)
+        .map_err(|source| RunError::Resources { what: "a thread", source })
+}
+
+fn make_directory(path: &Path) -> Result<(), RunError> {
+    let failed = |source| RunError::Path { path: path.to_path_buf(), source };
+    std::fs::create_dir_all(path).map_err(failed)?;
+    // Sockets in here are the guests' network cards: others have no business with them.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o750)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PANIC: &str = "PALISADE_TEST_PANIC_IN_A_WORKER";
+
+    /// Runs itself again as a process of its own, whose worker thread panics.
+    #[test]
+    fn a_panic_in_a_worker_ends_the_process_with_a_message() {
+        if std::env::var_os(PANIC).is_some() {
+            let thread = named("pal-worker-7".into(), || {
+                let _abort = AbortOnPanic;
+                panic!("a bug in a worker");
+            });
+            let _ = thread.expect("a thread").join();
+            return;
+        }
+        let name = std::thread::current().name().expect("a test has a name").to_string();
+        let output = std::process::Command::new(std::env::current_exe().expect("a path"))
+            .args(["--exact", "--nocapture", &name])
+            .env(PANIC, "1")
+            .output()
+            .expect("runs");
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(signal, Some(libc::SIGABRT), "{said}");
+        assert!(said.contains("pal-worker-7") && said.contains("a bug in a worker"), "{said}");
+    }
+}

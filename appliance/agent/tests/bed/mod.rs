@@ -1,0 +1,266 @@
+//! A test bed: an agent in this process and network namespaces with TAP ports.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use agent::{Config, Handle, Poll, Source};
+use mgmt_types::agent::{HostStatus, Link, PortStatus, Slice, SliceNetwork, SlicePort};
+use mgmt_types::{Attach, MacAddr, Tap};
+use tokio::sync::mpsc;
+
+/// See the module. Namespaces and devices carry the process id, so that runs do not meet.
+pub(crate) struct Bed {
+    name: String,
+    dir: tempfile::TempDir,
+    namespaces: Vec<u32>,
+    agent: Option<(Handle, mpsc::Sender<Slice>, mpsc::Receiver<HostStatus>)>,
+    /// Number of workers of the next agent.
+    pub(crate) workers: usize,
+    /// Queues of each port.
+    pub(crate) queues: u16,
+}
+
+/// Waits for something to become true, for at most ten seconds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !check() {
+        assert!(Instant::now() < end, "not within ten seconds: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+impl Bed {
+    /// A bed with namespaces 1 to `namespaces`. `None`, said on standard error, without the right to make them.
+    pub(crate) fn new(name: &str, namespaces: u32) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            let mut out = std::io::stderr();
+            let _ = writeln!(out, "skipped: network namespaces and TAP devices need root");
+            return None;
+        }
+        let mut bed = Self {
+            name: format!("pal{}{name}", std::process::id()),
+            dir: tempfile::tempdir().expect("a directory"),
+            namespaces: Vec::new(),
+            agent: None,
+            workers: 1,
+            queues: 1,
+        };
+        (1..=namespaces).for_each(|n| bed.add_namespace(n));
+        Some(bed)
+    }
+
+    pub(crate) fn add_namespace(&mut self, n: u32) {
+        run(&["ip", "netns", "add", &self.namespace(n)]);
+        self.namespaces.push(n);
+    }
+
+    pub(crate) fn namespace(&self, n: u32) -> String {
+        format!("{}-{n}", self.name)
+    }
+
+    pub(crate) fn device(&self, n: u32) -> String {
+        format!("tap{n}")
+    }
+
+    pub(crate) fn start(&mut self) {
+        let (slices, slice_inbox) = mpsc::channel(8);
+        let (status_outbox, status) = mpsc::channel(1);
+        let config = Config {
+            host: "here".into(),
+            state_dir: self.dir.path().join("state"),
+            run_dir: self.dir.path().join("run"),
+            workers: self.workers,
+            cpus: Vec::new(),
+            poll: Poll::Adaptive,
+            source: Source::Channel { slices: slice_inbox, status: status_outbox },
+        };
+        self.agent = Some((agent::run(config).expect("the agent starts"), slices, status));
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.agent.take().expect("a running agent").0.stop();
+    }
+
+    /// A slice with these ports: port N has 10.77.0.N and fd77::N in namespace N.
+    pub(crate) fn slice(&self, revision: u64, ports: &[u32]) -> Slice {
+        let port = |&n: &u32| SlicePort {
+            id: n,
+            workload: format!("box-{n}"),
+            name: "eth0".into(),
+            network: "blue".into(),
+            host: "here".into(),
+            mac: MacAddr([2, 0, 0, 0, 0, n as u8]),
+            addresses: vec![
+                format!("10.77.0.{n}").parse().expect("an address"),
+                format!("fd77::{n}").parse().expect("an address"),
+            ],
+            attach: Attach::Tap(Tap { device: self.device(n), netns: Some(self.namespace(n)) }),
+            queues: self.queues,
+            rate_limit: None,
+        };
+        Slice {
+            revision,
+            host: "here".into(),
+            networks: vec![SliceNetwork {
+                name: "blue".into(),
+                vni: 7,
+                subnets: vec!["10.77.0.0/24".parse().expect("a net"), "fd77::/64".parse().expect("a net")],
+                gateways: vec!["10.77.0.254".parse().expect("an address")],
+                gateway_mac: MacAddr([2, 0, 0, 0, 9, 9]),
+                mtu: 1500,
+            }],
+            ports: ports.iter().map(port).collect(),
+        }
+    }
+
+    pub(crate) fn send(&self, slice: Slice) {
+        let (_, slices, _) = self.agent.as_ref().expect("a running agent");
+        slices.blocking_send(slice).expect("the agent listens");
+    }
+
+    /// Sends a slice and waits until it is in force.
+    pub(crate) fn put(&mut self, slice: Slice) {
+        let revision = slice.revision;
+        self.send(slice);
+        eventually("the slice is in force", || self.status().revision == revision);
+    }
+
+    pub(crate) fn status(&self) -> HostStatus {
+        self.agent.as_ref().expect("a running agent").0.status()
+    }
+
+    pub(crate) fn port(&self, n: u32) -> PortStatus {
+        self.status().ports.into_iter().find(|port| port.id == n).expect("the port")
+    }
+
+    pub(crate) fn link(&self, n: u32) -> Link {
+        self.port(n).link
+    }
+
+    /// Gives every device its addresses, as a container runtime would. Waits until IPv6 addresses may be used.
+    pub(crate) fn address_all(&self) {
+        for &n in &self.namespaces {
+            let device = self.device(n);
+            self.try_in_namespace(n, &["ip", "addr", "add", &format!("10.77.0.{n}/24"), "dev", &device]);
+            self.try_in_namespace(
+                n,
+                &["ip", "addr", "add", &format!("fd77::{n}/64"), "dev", &device, "nodad"],
+            );
+        }
+    }
+
+    pub(crate) fn addresses(&self, n: u32) -> String {
+        self.in_namespace(n, &["ip", "-o", "addr", "show", "dev", &self.device(n)])
+    }
+
+    pub(crate) fn interface_index(&self, n: u32) -> String {
+        let line = self.in_namespace(n, &["ip", "-o", "link", "show", "dev", &self.device(n)]);
+        line.split(':').next().unwrap_or_default().to_string()
+    }
+
+    /// The TAP devices of a namespace.
+    pub(crate) fn devices(&self, n: u32) -> Vec<String> {
+        let lines = self.in_namespace(n, &["ip", "-o", "link", "show"]);
+        lines.lines().filter(|line| line.contains("tap")).map(str::to_string).collect()
+    }
+
+    pub(crate) fn delete_device(&self, n: u32) {
+        self.in_namespace(n, &["ip", "link", "del", &self.device(n)]);
+    }
+
+    pub(crate) fn make_device(&self, n: u32) {
+        let device = self.device(n);
+        let add = ["ip", "tuntap", "add", "dev", &device, "mode", "tap", "multi_queue", "vnet_hdr"];
+        self.in_namespace(n, &add);
+    }
+
+    pub(crate) fn ping(&self, from: u32, to: &str) {
+        self.in_namespace(from, &["busybox", "ping", "-A", "-c", "4", "-W", "2", to]);
+    }
+
+    /// Sends `bytes` by TCP; how many arrived.
+    pub(crate) fn transfer(&self, from: u32, to: u32, address: &str, bytes: u64) -> u64 {
+        let listen = format!("TCP{}-LISTEN:5001,reuseaddr", if address.contains(':') { "6" } else { "4" });
+        let mut receiver = self
+            .command(to, &["socat", "-u", &listen, "SYSTEM:wc -c >&2"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("socat");
+        let target = if address.contains(':') {
+            format!("TCP6:[{address}]:5001")
+        } else {
+            format!("TCP4:{address}:5001")
+        };
+        let send = format!("head -c {bytes} /dev/zero | socat -u - {target},retry=20,interval=0.1");
+        self.in_namespace(from, &["sh", "-c", &send]);
+        let mut counted = String::new();
+        receiver.stderr.take().expect("a pipe").read_to_string(&mut counted).expect("text");
+        receiver.wait().expect("ends");
+        counted.trim().parse().unwrap_or_else(|_| panic!("not a number: {counted}"))
+    }
+
+    /// Asks the local API.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut stream = UnixStream::connect(self.dir.path().join("run/agent.sock")).expect("connects");
+        write!(stream, "GET {path} HTTP/1.0\r\nhost: agent\r\n\r\n").expect("asks");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+        body.to_string()
+    }
+
+    /// CPU time that the worker threads of this process used so far (proc(5): utime and stime, in ticks of 10 ms).
+    pub(crate) fn worker_cpu_time(&self) -> Duration {
+        let mut ticks = 0;
+        for task in std::fs::read_dir("/proc/self/task").expect("procfs").flatten() {
+            let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+            let Some((name, rest)) = stat.rsplit_once(')') else { continue };
+            if name.contains("pal-worker") {
+                let fields: Vec<u64> =
+                    rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+                ticks += fields[11] + fields[12];
+            }
+        }
+        Duration::from_millis(ticks * 10)
+    }
+
+    #[track_caller]
+    pub(crate) fn in_namespace(&self, n: u32, command: &[&str]) -> String {
+        let output = self.command(n, command).output().expect("runs");
+        assert!(
+            output.status.success(),
+            "{command:?}: {output:?}\nstatus: {:#?}",
+            self.agent.as_ref().map(|a| a.0.status())
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub(crate) fn try_in_namespace(&self, n: u32, command: &[&str]) -> bool {
+        self.command(n, command).output().expect("runs").status.success()
+    }
+
+    fn command(&self, n: u32, command: &[&str]) -> Command {
+        let mut ip = Command::new("ip");
+        ip.args(["netns", "exec", &self.namespace(n)]).args(command);
+        ip
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.agent.take();
+        for n in &self.namespaces {
+            let _ = Command::new("ip").args(["netns", "del", &self.namespace(*n)]).status();
+        }
+    }
+}
+
+#[track_caller]
+fn run(command: &[&str]) {
+    let output = Command::new(command[0]).args(&command[1..]).output().expect("runs");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
