@@ -17,10 +17,13 @@ pub const LINK: Duration = Duration::from_secs(15);
 /// The network's addresses: gateway first.
 pub const GATEWAY: [&str; 2] = ["10.0.1.1", "fd00:1::1"];
 
+/// What a test changes about a card.
+pub type Change = fn(Nic) -> Nic;
+
 /// What a lab is made of.
 pub struct LabSpec {
     /// Virtual machines by name, and what to change about their card.
-    pub guests: Vec<(&'static str, fn(Nic) -> Nic)>,
+    pub guests: Vec<(&'static str, Change)>,
     /// Containers by name.
     pub containers: Vec<&'static str>,
     /// Further words for `palisade up`.
@@ -109,10 +112,12 @@ impl Lab {
     ///
     /// # Errors
     /// When the API does not know its port.
-    pub fn machine(&self, name: &str, change: fn(Nic) -> Nic, queues: u16) -> Result<GuestSpec> {
+    pub fn machine(&self, name: &str, change: Change, queues: u16) -> Result<GuestSpec> {
         let socket = self.palisade.socket(name, "eth0");
-        let mac = self.palisade.port(name, "eth0")?.mac()?;
-        let nic = change(Nic::new(socket, &mac)).with_queues(queues);
+        let port = self.palisade.port(name, "eth0")?;
+        let mac = port.mac()?;
+        let nic =
+            change(Nic::new(socket, &mac).with("host_mtu", &port.mtu().to_string())).with_queues(queues);
         Ok(GuestSpec::new(name).with_cpus(queues).with_nic(nic))
     }
 

@@ -270,6 +270,11 @@ impl PortView {
         Ok(self.0["mac"].as_str().with_context(|| format!("no mac in {}", self.0))?.to_owned())
     }
 
+    /// The network's MTU.
+    pub fn mtu(&self) -> u64 {
+        self.0["mtu"].as_u64().unwrap_or(1500)
+    }
+
     /// Whether the link is `up`.
     pub fn is_up(&self) -> bool {
         self.0["link"] == "up"
