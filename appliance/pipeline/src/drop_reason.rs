@@ -104,6 +104,8 @@ drop_reasons! {
     RogueRouter = "rogue-router" @ Guard,
     /// A workload sends ICMP redirects.
     RogueRedirect = "rogue-redirect" @ Guard,
+    /// Sent to a loopback address, which some hosts take from the network when told to route it.
+    LoopbackDestination = "loopback-destination" @ Guard,
     /// The checksum or segmentation asked for does not fit the frame.
     BadOffload = "bad-offload" @ Offload,
     /// The port's rate limit is used up.

@@ -4,22 +4,28 @@
 //! packet's way; time is an [`Instant`] that the caller passes in. Read [`from_port`] first: it is the table of
 //! contents.
 
+mod builder;
 mod counters;
 mod deliver;
 mod drop_reason;
 mod frame;
 mod from_port;
+mod guard;
+mod header;
 mod instant;
+mod offload;
+mod parse;
 mod rate;
+mod respond;
 mod snapshot;
+mod table;
 
+pub use builder::{BuildError, NetworkConfig, PortConfig, SnapshotBuilder};
 pub use counters::{CounterValues, Counters};
 pub use drop_reason::{DropReason, Stage};
 pub use frame::{Frame, HEAD, Verdict};
 pub use from_port::{PortState, from_port};
 pub use instant::Instant;
 pub use rate::RateLimit;
-pub use snapshot::{
-    BuildError, HashKey, Neighbour, Network, NetworkConfig, NetworkIndex, Port, PortConfig, PortIndex,
-    Snapshot, SnapshotBuilder, link_local,
-};
+pub use snapshot::{Neighbour, Network, NetworkIndex, Port, PortIndex, Snapshot, link_local};
+pub use table::HashKey;

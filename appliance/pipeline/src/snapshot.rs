@@ -1,11 +1,17 @@
 //! The immutable, compiled configuration that workers read.
 
 use core::net::{IpAddr, Ipv6Addr};
-use std::collections::HashMap;
 
-use thiserror::Error;
+use wire::ethernet;
 
 use crate::RateLimit;
+use crate::builder::{PortConfig, SnapshotBuilder};
+use crate::table::{HashKey, Table};
+
+/// Addresses of a family that lie in the port itself; a port may have more.
+const INLINE_V4: usize = 4;
+/// The link-local address and two more.
+const INLINE_V6: usize = 3;
 
 /// A port's place in a [`Snapshot`]: the order in which ports were given to its builder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,67 +21,14 @@ pub struct PortIndex(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetworkIndex(pub u16);
 
-/// 128 random bits for the tables, drawn once by whoever builds snapshots. Keeps a tenant from choosing MACs that
-/// collide.
-#[derive(Clone, Copy, Debug)]
-pub struct HashKey(pub [u64; 2]);
-
-/// A network, as its builder is told.
-#[derive(Clone, Debug)]
-pub struct NetworkConfig {
-    /// The MAC that answers for the gateways.
-    pub gateway_mac: [u8; 6],
-    /// Addresses that are answered by the appliance itself: ARP, ND and ping.
-    pub gateways: Vec<IpAddr>,
-    /// Subnets as address and prefix length: their broadcast addresses follow from them.
-    pub subnets: Vec<(IpAddr, u8)>,
-    /// Bytes of the largest IP packet.
-    pub mtu: u16,
-}
-
-/// A port, as its builder is told. Ports of other hosts are given too, so that their addresses can be answered for.
-#[derive(Clone, Debug)]
-pub struct PortConfig {
-    /// The network it is plugged into.
-    pub network: NetworkIndex,
-    /// Its only MAC.
-    pub mac: [u8; 6],
-    /// Its only addresses, besides the IPv6 link-local address that follows from the MAC.
-    pub addresses: Vec<IpAddr>,
-    /// Whether it is on this host.
-    pub local: bool,
-    /// How much it may send.
-    pub rate_limit: Option<RateLimit>,
-}
-
-/// Why a configuration does not compile.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum BuildError {
-    /// A port names a network that was not added before it.
-    #[error("network {} does not exist; {have} were added", .network.0)]
-    UnknownNetwork {
-        /// The network named.
-        network: NetworkIndex,
-        /// Networks added so far.
-        have: usize,
-    },
-    /// Two ports, or a port and the gateway, have one MAC.
-    #[error("MAC {} is used twice in network {}", Mac(*.mac), .network.0)]
-    DuplicateMac {
-        /// The network.
-        network: NetworkIndex,
-        /// The MAC.
-        mac: [u8; 6],
-    },
-}
-
-struct Mac([u8; 6]);
-
-impl core::fmt::Display for Mac {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
+/// The immutable, compiled configuration that workers read.
+#[derive(Debug)]
+pub struct Snapshot {
+    revision: u64,
+    networks: Box<[Network]>,
+    ports: Box<[Port]>,
+    destinations: Table<u64, Destination>,
+    neighbours: Table<(u16, u128), Neighbour>,
 }
 
 /// A network, compiled.
@@ -83,51 +36,29 @@ impl core::fmt::Display for Mac {
 pub struct Network {
     mtu: u16,
     gateway_mac: [u8; 6],
+    broadcasts: Vec<u32>,
     flood: Vec<PortIndex>,
 }
 
-impl Network {
-    /// Bytes of the largest IP packet.
-    pub fn mtu(&self) -> u16 {
-        self.mtu
-    }
-
-    /// The MAC that answers for the gateways.
-    pub fn gateway_mac(&self) -> [u8; 6] {
-        self.gateway_mac
-    }
-}
-
-/// A port, compiled.
+/// A port, compiled. What every frame needs comes first and fills one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Port {
+    mac: u64,
+    gateway_mac: u64,
+    /// Unused places hold 0.0.0.0, which is nobody's address.
+    ipv4: [u32; INLINE_V4],
+    /// Bytes of the largest Ethernet frame.
+    most: u32,
     network: NetworkIndex,
-    mac: [u8; 6],
     local: bool,
-    rate_limit: Option<RateLimit>,
-}
-
-impl Port {
-    /// The network it is plugged into.
-    #[inline]
-    pub fn network(&self) -> NetworkIndex {
-        self.network
-    }
-
-    /// Its MAC.
-    pub fn mac(&self) -> [u8; 6] {
-        self.mac
-    }
-
-    /// Whether it is on this host.
-    pub fn is_local(&self) -> bool {
-        self.local
-    }
-
-    /// How much it may send.
-    pub fn rate_limit(&self) -> Option<&RateLimit> {
-        self.rate_limit.as_ref()
-    }
+    limited: bool,
+    /// Unused places hold the link-local address once more.
+    ipv6: [u128; INLINE_V6],
+    /// What found no place above, sorted.
+    more_ipv4: Box<[u32]>,
+    more_ipv6: Box<[u128]>,
+    rate_limit: RateLimit,
 }
 
 /// Who answers for an address.
@@ -139,26 +70,28 @@ pub struct Neighbour {
     pub gateway: bool,
 }
 
-/// The immutable, compiled configuration that workers read.
-#[derive(Debug)]
-pub struct Snapshot {
-    revision: u64,
-    networks: Vec<Network>,
-    ports: Vec<Port>,
-    macs: HashMap<(NetworkIndex, u64), PortIndex>,
-}
-
-/// Makes a [`Snapshot`] and refuses what contradicts itself.
-#[derive(Debug)]
-pub struct SnapshotBuilder {
-    snapshot: Snapshot,
+/// Who has a MAC.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Destination {
+    pub(crate) port: PortIndex,
+    pub(crate) local: bool,
 }
 
 impl Snapshot {
     /// A builder for revision `revision`.
-    pub fn builder(revision: u64, _key: HashKey) -> SnapshotBuilder {
-        let snapshot = Snapshot { revision, networks: Vec::new(), ports: Vec::new(), macs: HashMap::new() };
-        SnapshotBuilder { snapshot }
+    pub fn builder(revision: u64, key: HashKey) -> SnapshotBuilder {
+        SnapshotBuilder::new(revision, key)
+    }
+
+    pub(crate) fn new(
+        revision: u64,
+        networks: Vec<Network>,
+        ports: Vec<Port>,
+        destinations: Table<u64, Destination>,
+        neighbours: Table<(u16, u128), Neighbour>,
+    ) -> Self {
+        let (networks, ports) = (networks.into_boxed_slice(), ports.into_boxed_slice());
+        Self { revision, networks, ports, destinations, neighbours }
     }
 
     /// The revision of the desired state it was compiled from.
@@ -193,69 +126,178 @@ impl Snapshot {
         &self.network(network).flood
     }
 
-    pub(crate) fn lookup(&self, network: NetworkIndex, mac: u64) -> Option<PortIndex> {
-        self.macs.get(&(network, mac)).copied()
+    /// Who answers for an address in a network.
+    pub fn neighbour(&self, network: NetworkIndex, address: IpAddr) -> Option<Neighbour> {
+        self.neighbours.get(address_key(network, address))
+    }
+
+    /// Who has a MAC in a network; a gateway's MAC is nobody's.
+    #[inline]
+    pub(crate) fn destination(&self, network: NetworkIndex, mac: u64) -> Option<Destination> {
+        self.destinations.get(mac_key(network, mac))
     }
 }
 
-impl SnapshotBuilder {
-    /// Adds a network.
-    ///
-    /// # Errors
-    /// What contradicts itself.
-    pub fn network(&mut self, config: NetworkConfig) -> Result<NetworkIndex, BuildError> {
-        let index = NetworkIndex(self.snapshot.networks.len() as u16);
-        let network = Network { mtu: config.mtu, gateway_mac: config.gateway_mac, flood: Vec::new() };
-        self.snapshot.networks.push(network);
-        Ok(index)
+impl Network {
+    pub(crate) fn new(mtu: u16, gateway_mac: [u8; 6], broadcasts: Vec<u32>) -> Self {
+        Self { mtu, gateway_mac, broadcasts, flood: Vec::new() }
     }
 
-    /// Adds a port to a network that was added before.
-    ///
-    /// # Errors
-    /// What contradicts itself or what was added before.
-    pub fn port(&mut self, config: PortConfig) -> Result<PortIndex, BuildError> {
-        let have = self.snapshot.networks.len();
-        let index = PortIndex(self.snapshot.ports.len() as u32);
-        let network = config.network;
-        let entry = self
-            .snapshot
-            .networks
-            .get_mut(usize::from(network.0))
-            .ok_or(BuildError::UnknownNetwork { network, have })?;
-        if self.snapshot.macs.insert((network, mac_key(&config.mac)), index).is_some() {
-            return Err(BuildError::DuplicateMac { network, mac: config.mac });
+    pub(crate) fn add_flood(&mut self, port: PortIndex) {
+        self.flood.push(port);
+    }
+
+    /// Bytes of the largest IP packet.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// The MAC that answers for the gateways.
+    pub fn gateway_mac(&self) -> [u8; 6] {
+        self.gateway_mac
+    }
+
+    /// Whether an IPv4 address is the broadcast address of one of the subnets.
+    pub(crate) fn is_broadcast(&self, address: u32) -> bool {
+        self.broadcasts.contains(&address)
+    }
+}
+
+impl Port {
+    pub(crate) fn new(config: &PortConfig, network: &Network) -> Self {
+        let own = u128::from(link_local(config.mac));
+        let (mut v4, mut v6) = (Vec::new(), vec![own]);
+        for address in &config.addresses {
+            match address {
+                IpAddr::V4(address) => v4.push(address.to_bits()),
+                IpAddr::V6(address) => v6.push(address.to_bits()),
+            }
         }
-        if config.local {
-            entry.flood.push(index);
-        }
-        self.snapshot.ports.push(Port {
-            network,
-            mac: config.mac,
+        let (ipv4, more_ipv4) = split(v4, 0);
+        let (ipv6, more_ipv6) = split(v6, own);
+        let rate_limit = config.rate_limit.unwrap_or_default();
+        Self {
+            mac: mac_number(config.mac),
+            gateway_mac: mac_number(network.gateway_mac),
+            ipv4,
+            most: u32::from(network.mtu) + ethernet::HEADER_LEN as u32,
+            network: config.network,
             local: config.local,
-            rate_limit: config.rate_limit,
-        });
-        Ok(index)
+            limited: rate_limit.packets_per_second > 0 || rate_limit.bits_per_second > 0,
+            ipv6,
+            more_ipv4,
+            more_ipv6,
+            rate_limit,
+        }
     }
 
-    /// The snapshot.
-    ///
-    /// # Errors
-    /// What contradicts itself.
-    pub fn build(self) -> Result<Snapshot, BuildError> {
-        Ok(self.snapshot)
+    /// The network it is plugged into.
+    #[inline]
+    pub fn network(&self) -> NetworkIndex {
+        self.network
+    }
+
+    /// Its MAC.
+    pub fn mac(&self) -> [u8; 6] {
+        let [_, _, mac @ ..] = self.mac.to_be_bytes();
+        mac
+    }
+
+    /// Whether it is on this host.
+    #[inline]
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// How much it may send, if that is limited.
+    #[inline]
+    pub fn rate_limit(&self) -> Option<&RateLimit> {
+        self.limited.then_some(&self.rate_limit)
+    }
+
+    /// Its MAC, as a number.
+    #[inline]
+    pub(crate) fn mac_number(&self) -> u64 {
+        self.mac
+    }
+
+    /// Its network's gateway MAC, as a number.
+    #[inline]
+    pub(crate) fn gateway_mac_number(&self) -> u64 {
+        self.gateway_mac
+    }
+
+    /// Bytes of the largest Ethernet frame on its network.
+    #[inline]
+    pub(crate) fn largest_frame(&self) -> u32 {
+        self.most
+    }
+
+    /// Whether an IPv4 address is its own. 0.0.0.0 never is.
+    #[inline]
+    pub(crate) fn has_ipv4(&self, address: u32) -> bool {
+        // Compared all at once, without a branch for each.
+        let inline = self.ipv4.iter().fold(false, |hit, own| hit | (*own == address));
+        (inline && address != 0) || self.more_ipv4.binary_search(&address).is_ok()
+    }
+
+    /// Whether an IPv6 address is its own.
+    #[inline]
+    pub(crate) fn has_ipv6(&self, address: u128) -> bool {
+        let inline = self.ipv6.iter().fold(false, |hit, own| hit | (*own == address));
+        inline || self.more_ipv6.binary_search(&address).is_ok()
     }
 }
 
 /// A MAC as a number, first byte most significant.
 #[inline]
-pub(crate) fn mac_key(mac: &[u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = *mac;
+pub(crate) fn mac_number([a, b, c, d, e, f]: [u8; 6]) -> u64 {
     u64::from_be_bytes([0, 0, a, b, c, d, e, f])
 }
 
+/// What destinations are looked up by: 16 bits of network above 48 of MAC.
+#[inline]
+pub(crate) fn mac_key(network: NetworkIndex, mac: u64) -> u64 {
+    u64::from(network.0) << 48 | mac
+}
+
+/// What neighbours are looked up by; IPv4 as IPv4-mapped IPv6 (RFC 4291, section 2.5.5.2).
+pub(crate) fn address_key(network: NetworkIndex, address: IpAddr) -> (u16, u128) {
+    let address = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    (network.0, address.to_bits())
+}
+
 /// The link-local address that follows from a MAC: RFC 4291, appendix A.
-pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac;
+pub fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+/// The first addresses, unused places filled up, and the others sorted.
+fn split<T: Copy + Ord, const N: usize>(mut all: Vec<T>, filler: T) -> ([T; N], Box<[T]>) {
+    let mut more = all.split_off(N.min(all.len()));
+    more.sort_unstable();
+    let inline = core::array::from_fn(|i| all.get(i).copied().unwrap_or(filler));
+    (inline, more.into_boxed_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_frame_needs_is_one_cache_line() {
+        assert_eq!(core::mem::offset_of!(Port, mac), 0);
+        assert!(core::mem::offset_of!(Port, limited) < 64);
+        assert_eq!(size_of::<Option<(u64, Destination)>>(), 16, "four destinations in a cache line");
+    }
+
+    #[test]
+    fn link_local_addresses_follow_from_the_mac() {
+        // RFC 2464, section 4, with its example 34:56:78:9a:bc:de.
+        let want: Ipv6Addr = "fe80::3656:78ff:fe9a:bcde".parse().unwrap();
+        assert_eq!(link_local([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]), want);
+    }
 }

@@ -25,6 +25,8 @@ pub const UDP: u8 = 17;
 /// SCTP.
 pub const SCTP: u8 = 132;
 
+/// The upper four bits of every multicast address (RFC 5771).
+pub const MULTICAST_PREFIX: u32 = 0xe;
 /// "More fragments follow", in the word of flags and fragment offset.
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// The fragment's offset in units of 8 bytes, in the same word.
