@@ -17,6 +17,7 @@ mod report;
 mod rounds;
 mod switch;
 mod tap;
+mod urgency;
 mod vgen;
 mod vhost_l2;
 
@@ -27,6 +28,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::options::{Options, TapOptions};
 use crate::rounds::Figure;
+use crate::urgency::Urgency;
 
 /// Compares Palisade with its peers on this machine.
 #[derive(Debug, Parser)]
@@ -70,10 +72,12 @@ fn main() -> Result<()> {
         Bench::Vgen(arguments) => return vgen::run(arguments, work.path()),
         Bench::VhostL2(options) => {
             let _alone = lock()?;
+            let _urgency = options.urgent.then(Urgency::take).transpose()?;
             ("vhost-l2", options, vhost_l2::run(options, work.path())?)
         }
         Bench::Tap(options) => {
             let _alone = lock()?;
+            let _urgency = options.common.urgent.then(Urgency::take).transpose()?;
             ("tap", &options.common, tap::run(options, work.path(), &mut machine)?)
         }
     };

@@ -16,6 +16,9 @@ pub(crate) struct Options {
     /// Short windows: to see that it runs, not to make claims
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Take precedence over whatever else this machine does meanwhile
+    #[arg(long)]
+    pub(crate) urgent: bool,
     /// Only cases that contain one of these
     #[arg(long, value_delimiter = ',', value_name = "TEXT")]
     cases: Vec<String>,

@@ -68,6 +68,11 @@ impl Process {
         Ok(Process { name: name.to_owned(), child, lines, log })
     }
 
+    /// The name it was started under.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The process id, also of what `taskset` and `ip netns exec` became.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

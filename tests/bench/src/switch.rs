@@ -91,6 +91,11 @@ impl Switch {
         self.processes.iter().map(Process::id).collect()
     }
 
+    /// The last words of all processes, for an error message.
+    pub(crate) fn said(&self) -> String {
+        self.processes.iter().map(|process| format!("{}:{}\n", process.name(), process.tail())).collect()
+    }
+
     /// An error when one of the processes has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.processes.iter_mut().try_for_each(Process::check)

@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use crate::core_distance;
 use crate::generator::{Generator, Load, Report};
 use crate::hugepages::Hugepages;
+use crate::urgency::Urgency;
 
 /// Huge pages of the generator, in MiB.
 const HUGE_MIB: u64 = 512;
@@ -47,11 +48,15 @@ pub(crate) struct Arguments {
     /// Packed rings
     #[arg(long)]
     packed: bool,
+    /// Take precedence over whatever else this machine does meanwhile (the switch has to see to itself)
+    #[arg(long)]
+    urgent: bool,
 }
 
 /// Prints each window as it ends, and the totals.
 pub(crate) fn run(arguments: &Arguments, work: &Path) -> Result<()> {
     let generator = Generator::build()?;
+    let _urgency = arguments.urgent.then(Urgency::take).transpose()?;
     let pages = Hugepages::reserve(work, HUGE_MIB)?;
     let load = Load {
         size: arguments.size,

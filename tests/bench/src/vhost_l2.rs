@@ -77,7 +77,19 @@ fn sample(
 ) -> Result<Figure> {
     let mut switch = Switch::start(party, work, pages)?;
     let load = Load { server: switch.guests_listen(), ..load.clone() };
-    let mut run = generator.start(work, pages, switch.sockets(), &load)?;
+    let figure = traffic(&switch, work, pages, generator, &load).with_context(|| switch.said())?;
+    switch.check()?;
+    Ok(figure)
+}
+
+fn traffic(
+    switch: &Switch,
+    work: &Path,
+    pages: &Hugepages,
+    generator: &Generator,
+    load: &Load,
+) -> Result<Figure> {
+    let mut run = generator.start(work, pages, switch.sockets(), load)?;
     // The distance is taken while both CPUs poll: a busy pair of CPUs may be placed otherwise than an idle one.
     run.links_up()?;
     let before = core_distance::measure()?;
@@ -85,7 +97,6 @@ fn sample(
     let Report::Window(window, noise) = run.next(&switch.ids())? else { bail!("no window was measured") };
     let hop_ns = [before, core_distance::measure()?];
     let Report::Total(total) = run.next(&[])? else { bail!("a window too many was measured") };
-    switch.check()?;
     ensure!(window.mpps > 0.0, "nothing arrived: {total:?}");
     ensure!(total.bad == 0, "{} frames arrived changed or at the wrong guest: {total:?}", total.bad);
     ensure!(total.reordered == 0, "{} frames of one flow arrived out of order: {total:?}", total.reordered);
