@@ -345,6 +345,7 @@ impl Desk for Attended<'_> {
         match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
             Ok(_closed_here) => {
                 lock(&self.shared.status).turned_away += 1;
+                self.shared.events.changed();
                 true
             }
             Err(error) => is_passing(error),

@@ -19,7 +19,7 @@ use vhost::vhost_user::message::FrontendReq as Request;
 
 use crate::end::End;
 use crate::features::{LOG_ALL, PROTOCOL_FEATURES, PROTOCOL_OFFERED};
-use crate::message::{Answer, Message, Misfit, NEED_REPLY, NO_FD, REPLY, Shape, rule};
+use crate::message::{Answer, Message, Misfit, NEED_REPLY, NO_FD, REPLY, Region, Rule, Shape, rule};
 use crate::socket::{Alarm, Reads, Socket, wait};
 
 /// What the port offers, to check requests against.
@@ -193,7 +193,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Form, negotiation and numbers of a request.
-    fn check(&self, message: &Message) -> Result<crate::message::Rule, End> {
+    fn check(&self, message: &Message) -> Result<Rule, End> {
         let request = message.request;
         let rule = rule(request).ok_or(End::NotOffered { request })?;
         rule.shape.fits(&message.body, message.fds.len()).map_err(|misfit| match misfit {
@@ -256,7 +256,10 @@ impl<'a> Relay<'a> {
         if message.body.len() <= 8 {
             return Err(End::Memory { request, problem: "an empty memory table" });
         }
-        message.fds.iter().try_for_each(|fd| check_memory_file(fd, request))
+        message
+            .regions()
+            .zip(&message.fds)
+            .try_for_each(|(region, fd)| check_memory_file(fd, &region, request))
     }
 
     fn set_mtu(&self, mtu: u64) -> u64 {
@@ -294,8 +297,11 @@ impl<'a> Relay<'a> {
     }
 
     fn change_memory(&mut self, mut message: Message) -> Result<Message, End> {
-        let regions: Vec<_> = message.regions().collect();
         let request = message.request;
+        if request == Request::SET_MEM_TABLE {
+            message.sort_regions();
+        }
+        let regions: Vec<_> = message.regions().collect();
         if request == Request::REM_MEM_REG {
             // Of no meaning, says the specification, but old front ends send one.
             message.fds.clear();
@@ -313,7 +319,7 @@ impl<'a> Relay<'a> {
         changed
     }
 
-    fn remember(&mut self, request: Request, regions: &[crate::message::Region]) {
+    fn remember(&mut self, request: Request, regions: &[Region]) {
         match request {
             Request::REM_MEM_REG => regions.iter().for_each(|region| {
                 self.memory.remove(&region.guest);
@@ -407,17 +413,19 @@ fn none_of(request: Request, bits: u64) -> Result<(), End> {
 }
 
 /// Touching guest memory must never wait for somebody else: no FUSE, no network file systems.
-fn check_memory_file(fd: &OwnedFd, request: Request) -> Result<(), End> {
+fn check_memory_file(fd: &OwnedFd, region: &Region, request: Request) -> Result<(), End> {
     /// linux/magic.h: tmpfs (memfd, /dev/shm), hugetlbfs, ramfs, ext2–4, XFS, Btrfs.
     const LOCAL: [u64; 6] = [0x0102_1994, 0x9584_58f6, 0x8584_58f6, 0xef53, 0x5846_5342, 0x9123_683e];
     let stat = rustix::fs::fstat(fd).map_err(std::io::Error::from)?;
     let kind = rustix::fs::fstatfs(fd).map_err(std::io::Error::from)?.f_type as u64 & 0xffff_ffff;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && LOCAL.contains(&kind) {
-        Ok(())
-    } else {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !LOCAL.contains(&kind) {
         let problem = "guest memory must be a memfd, or a file in /dev/shm, on hugetlbfs or on a local disk";
-        Err(End::Memory { request, problem })
+        return Err(End::Memory { request, problem });
     }
+    if region.offset.saturating_add(region.size) > stat.st_size as u64 {
+        return Err(End::Memory { request, problem: "a region ends beyond the end of its file" });
+    }
+    Ok(())
 }
 
 /// Bits are set in the log without any check that it is still there, so it must not be able to shrink. QEMU and
@@ -490,14 +498,18 @@ mod tests {
     #[test]
     fn only_memory_that_cannot_stall_a_worker_is_mapped() {
         let request = Request::ADD_MEM_REG;
+        let region = Region { guest: 0, size: 4096, user: 0, offset: 8192 };
         let memfd = rustix::fs::memfd_create("ram", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        assert!(check_memory_file(&memfd, request).is_ok());
+        rustix::fs::ftruncate(&memfd, 12288).unwrap();
+        assert!(check_memory_file(&memfd, &region, request).is_ok());
+        let longer = Region { size: 4097, ..region };
+        assert_eq!(check_memory_file(&memfd, &longer, request).unwrap_err().name(), "memory");
         let (pipe, _write) = rustix::pipe::pipe().unwrap();
-        assert_eq!(check_memory_file(&pipe, request).unwrap_err().name(), "memory");
+        assert_eq!(check_memory_file(&pipe, &region, request).unwrap_err().name(), "memory");
         let proc = std::fs::File::open("/proc/self/maps").unwrap().into();
-        assert_eq!(check_memory_file(&proc, request).unwrap_err().name(), "memory");
+        assert_eq!(check_memory_file(&proc, &region, request).unwrap_err().name(), "memory");
         let device = std::fs::File::open("/dev/zero").unwrap().into();
-        assert_eq!(check_memory_file(&device, request).unwrap_err().name(), "memory");
+        assert_eq!(check_memory_file(&device, &region, request).unwrap_err().name(), "memory");
     }
 
     #[test]
