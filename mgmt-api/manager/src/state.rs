@@ -1,0 +1,161 @@
+//! Desired state at one revision, in memory.
+//!
+//! Immutable once built: readers hold an `Arc` of it while writers build the next. Each entry is shared between
+//! revisions until it changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mgmt_types::{Host, Kind, Network, Resource, Workload};
+use serde::{Deserialize, Serialize};
+
+/// Everything that is declared, and what the manager allotted to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) revision: u64,
+    pub(crate) networks: BTreeMap<String, Arc<NetworkEntry>>,
+    pub(crate) workloads: BTreeMap<String, Arc<WorkloadEntry>>,
+    pub(crate) hosts: BTreeMap<String, Arc<HostEntry>>,
+    pub(crate) counters: Counters,
+}
+
+/// Numbers not yet given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// Where the search for a free VNI begins.
+    pub(crate) next_vni: u32,
+    /// The next port number; port numbers are never used again.
+    pub(crate) next_port: u32,
+}
+
+/// VNIs below are left to operators who number their networks by hand.
+pub(crate) const FIRST_VNI: u32 = 4096;
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { next_vni: FIRST_VNI, next_port: 1 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NetworkEntry {
+    pub(crate) resource: Network,
+    pub(crate) revision: u64,
+    /// In use: the one given, or the one allotted.
+    pub(crate) vni: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkloadEntry {
+    pub(crate) resource: Workload,
+    pub(crate) revision: u64,
+    /// Port numbers by port name.
+    pub(crate) ports: BTreeMap<String, u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostEntry {
+    pub(crate) resource: Host,
+    pub(crate) revision: u64,
+    /// The newest revision that changed what the host has to do.
+    pub(crate) wanted: u64,
+}
+
+/// One entry of any kind, as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Entry {
+    Network(Arc<NetworkEntry>),
+    Workload(Arc<WorkloadEntry>),
+    Host(Arc<HostEntry>),
+}
+
+impl Entry {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Network(_) => Kind::Network,
+            Self::Workload(_) => Kind::Workload,
+            Self::Host(_) => Kind::Host,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Network(entry) => &entry.resource.name,
+            Self::Workload(entry) => &entry.resource.name,
+            Self::Host(entry) => &entry.resource.name,
+        }
+    }
+
+    /// As declared, with the revision that last changed it.
+    pub(crate) fn resource(&self) -> Resource {
+        match self {
+            Self::Network(entry) => Resource::Network(entry.resource.clone()).at_revision(entry.revision),
+            Self::Workload(entry) => Resource::Workload(entry.resource.clone()).at_revision(entry.revision),
+            Self::Host(entry) => Resource::Host(entry.resource.clone()).at_revision(entry.revision),
+        }
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        match self {
+            Self::Network(entry) => entry.revision,
+            Self::Workload(entry) => entry.revision,
+            Self::Host(entry) => entry.revision,
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            revision: 0,
+            networks: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn get(&self, kind: Kind, name: &str) -> Option<Entry> {
+        match kind {
+            Kind::Network => self.networks.get(name).cloned().map(Entry::Network),
+            Kind::Workload => self.workloads.get(name).cloned().map(Entry::Workload),
+            Kind::Host => self.hosts.get(name).cloned().map(Entry::Host),
+        }
+    }
+
+    /// All entries of a kind, by name.
+    pub(crate) fn list(&self, kind: Kind) -> Vec<Entry> {
+        match kind {
+            Kind::Network => self.networks.values().cloned().map(Entry::Network).collect(),
+            Kind::Workload => self.workloads.values().cloned().map(Entry::Workload).collect(),
+            Kind::Host => self.hosts.values().cloned().map(Entry::Host).collect(),
+        }
+    }
+
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Network => self.networks.len(),
+            Kind::Workload => self.workloads.len(),
+            Kind::Host => self.hosts.len(),
+        }
+    }
+
+    pub(crate) fn put(&mut self, entry: Entry) {
+        let name = entry.name().to_owned();
+        match entry {
+            Entry::Network(entry) => drop(self.networks.insert(name, entry)),
+            Entry::Workload(entry) => drop(self.workloads.insert(name, entry)),
+            Entry::Host(entry) => drop(self.hosts.insert(name, entry)),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, kind: Kind, name: &str) {
+        match kind {
+            Kind::Network => drop(self.networks.remove(name)),
+            Kind::Workload => drop(self.workloads.remove(name)),
+            Kind::Host => drop(self.hosts.remove(name)),
+        }
+    }
+}

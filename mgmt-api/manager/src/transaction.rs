@@ -1,0 +1,294 @@
+//! One transaction: from a state and some wishes to the next state, or to all that is wrong with them.
+//!
+//! A function of its arguments. Either every wish is in the next state or there is no next state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use mgmt_types::{Change, Diff, Kind, Mistake, Outcome, Problem, ProblemKind, Resource};
+
+use crate::check;
+use crate::compile;
+use crate::document::{Declared, Named};
+use crate::state::{Counters, Entry, HostEntry, NetworkEntry, State, WorkloadEntry};
+
+/// What a client wants of one resource.
+#[derive(Debug, Clone)]
+pub(crate) enum Wish {
+    /// It shall be so.
+    Put(Declared),
+    /// It shall not be; one that is not is no mistake.
+    Delete(Named),
+}
+
+impl Wish {
+    pub(crate) fn key(&self) -> (Kind, &str) {
+        match self {
+            Self::Put(declared) => (declared.resource.kind(), declared.resource.name()),
+            Self::Delete(named) => (named.kind, &named.name),
+        }
+    }
+
+    /// Fills in the place of a mistake in this wish.
+    pub(crate) fn locate(&self, mut mistake: Mistake) -> Mistake {
+        let (kind, name) = self.key();
+        mistake.resource = Some(format!("{kind}/{name}"));
+        match self {
+            Self::Put(declared) => declared.source.locate(&mut mistake),
+            Self::Delete(named) => named.source.locate(&mut mistake),
+        }
+        mistake
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Put(declared) => declared.source.describe(),
+            Self::Delete(named) => named.source.describe(),
+        }
+    }
+}
+
+/// The next state and how it differs.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) state: State,
+    /// One per wish, in the order of the wishes.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// One per resource that differs.
+    pub(crate) diffs: Vec<Diff>,
+    /// Hosts that have something to do.
+    pub(crate) hosts: Vec<String>,
+    /// Entries to write and to remove.
+    pub(crate) puts: Vec<Entry>,
+    pub(crate) removals: Vec<(Kind, String)>,
+}
+
+/// Most resources of one kind: bounds what a leaked token can fill.
+pub(crate) const MAX_OF_KIND: usize = 20_000;
+/// Most mistakes that are reported at once.
+const MAX_MISTAKES: usize = 50;
+
+/// Works out the next state; the state itself when nothing differs.
+pub(crate) fn plan(state: &State, wishes: &[Wish]) -> Result<Plan, Problem> {
+    refuse(ProblemKind::Invalid, check_each(wishes))?;
+    let mut next = state.clone();
+    next.revision += 1;
+    let mut outcomes = Vec::with_capacity(wishes.len());
+    for wish in wishes {
+        let change = fulfil(&mut next, state, wish);
+        let (kind, name) = wish.key();
+        outcomes.push(Outcome { kind, name: name.to_owned(), change });
+    }
+    allot(&mut next, state);
+    let kind = check::Findings::of(&next, wishes);
+    refuse(ProblemKind::InUse, kind.in_use)?;
+    refuse(ProblemKind::Invalid, kind.invalid)?;
+    for kind in Kind::ALL {
+        if next.count(kind) > MAX_OF_KIND {
+            let mistake = Mistake {
+                got: Some(next.count(kind).to_string()),
+                expected: Some(format!("at most {MAX_OF_KIND}")),
+                ..Mistake::default().detail(format!("there are too many {}", kind.plural()))
+            };
+            return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
+        }
+    }
+    Ok(finish(next, state, outcomes))
+}
+
+/// What is wrong within each wish, and wishes for the same resource.
+fn check_each(wishes: &[Wish]) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    let mut first: HashMap<(Kind, &str), &Wish> = HashMap::new();
+    for wish in wishes {
+        if let Wish::Put(declared) = wish {
+            mistakes.extend(declared.resource.mistakes().into_iter().map(|mistake| wish.locate(mistake)));
+        }
+        if let Some(other) = first.insert(wish.key(), wish) {
+            let (kind, name) = wish.key();
+            let mistake = Mistake::new("name", name, format!("each {kind} once"))
+                .detail(format!("{} is about the same resource", other.describe()));
+            mistakes.push(wish.locate(mistake));
+        }
+    }
+    mistakes
+}
+
+fn refuse(kind: ProblemKind, mut mistakes: Vec<Mistake>) -> Result<(), Problem> {
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    mistakes.truncate(MAX_MISTAKES);
+    Err(Problem::of(kind, mistakes))
+}
+
+/// Puts one wish into the next state. Numbers are allotted later, when all wishes are known.
+fn fulfil(next: &mut State, state: &State, wish: &Wish) -> Change {
+    let revision = next.revision;
+    let (kind, name) = wish.key();
+    let before = state.get(kind, name);
+    let declared = match wish {
+        Wish::Delete(_) => {
+            next.remove(kind, name);
+            return if before.is_some() { Change::Deleted } else { Change::Unchanged };
+        }
+        Wish::Put(declared) => &declared.resource,
+    };
+    if before.as_ref().is_some_and(|entry| entry.resource().desired() == *declared) {
+        return Change::Unchanged;
+    }
+    next.put(match declared.clone() {
+        Resource::Network(resource) => {
+            let kept = state.networks.get(name).map_or(0, |entry| entry.vni);
+            Entry::Network(Arc::new(NetworkEntry { resource, revision, vni: kept }))
+        }
+        Resource::Workload(resource) => {
+            let mut ports = state.workloads.get(name).map(|entry| entry.ports.clone()).unwrap_or_default();
+            ports.retain(|name, _| resource.spec.ports.iter().any(|port| port.name == *name));
+            Entry::Workload(Arc::new(WorkloadEntry { resource, revision, ports }))
+        }
+        Resource::Host(resource) => {
+            let wanted = state.hosts.get(name).map_or(revision, |entry| entry.wanted);
+            Entry::Host(Arc::new(HostEntry { resource, revision, wanted }))
+        }
+    });
+    if before.is_some() { Change::Configured } else { Change::Created }
+}
+
+/// Gives VNIs and port numbers to what has none.
+fn allot(next: &mut State, state: &State) {
+    let mut counters = next.counters;
+    let mut taken: HashSet<u32> = HashSet::new();
+    let mut wanting = Vec::new();
+    for (name, entry) in &next.networks {
+        // A VNI that was given once and is not any more stays, as one that was allotted does.
+        match entry.resource.spec.vni.unwrap_or(entry.vni) {
+            0 => wanting.push(name.clone()),
+            vni => drop(taken.insert(vni)),
+        }
+    }
+    for (name, entry) in &mut next.networks {
+        let vni = entry.resource.spec.vni.unwrap_or(entry.vni);
+        let vni = if wanting.binary_search(name).is_ok() { free_vni(&mut counters, &taken) } else { vni };
+        if vni != entry.vni {
+            taken.insert(vni);
+            Arc::make_mut(entry).vni = vni;
+        }
+    }
+    for (name, entry) in &mut next.workloads {
+        // An entry that is still shared with the state has all its numbers.
+        if state.workloads.get(name).is_some_and(|before| Arc::ptr_eq(before, entry)) {
+            continue;
+        }
+        let entry = Arc::make_mut(entry);
+        for port in &entry.resource.spec.ports {
+            entry.ports.entry(port.name.clone()).or_insert_with(|| {
+                let id = counters.next_port;
+                counters.next_port = id.saturating_add(1);
+                id
+            });
+        }
+    }
+    next.counters = counters;
+}
+
+/// The next VNI nobody has; there are far more of them than there may be networks.
+fn free_vni(counters: &mut Counters, taken: &HashSet<u32>) -> u32 {
+    loop {
+        let vni = counters.next_vni;
+        counters.next_vni = if vni >= 0xff_ffff { crate::state::FIRST_VNI } else { vni + 1 };
+        if !taken.contains(&vni) {
+            return vni;
+        }
+    }
+}
+
+/// Compares the next state with the one before.
+fn finish(mut next: State, state: &State, outcomes: Vec<Outcome>) -> Plan {
+    let changed: Vec<&Outcome> =
+        outcomes.iter().filter(|outcome| outcome.change != Change::Unchanged).collect();
+    if changed.is_empty() {
+        let (diffs, hosts, puts, removals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        return Plan { state: state.clone(), outcomes, diffs, hosts, puts, removals };
+    }
+    let hosts = touched(&next, state, &changed);
+    let revision = next.revision;
+    for host in &hosts {
+        if let Some(entry) = next.hosts.get_mut(host) {
+            Arc::make_mut(entry).wanted = revision;
+        }
+    }
+    let diffs: Vec<Diff> = changed
+        .iter()
+        .map(|outcome| Diff {
+            kind: outcome.kind,
+            name: outcome.name.clone(),
+            change: outcome.change,
+            before: state.get(outcome.kind, &outcome.name).map(|entry| entry.resource()),
+            after: next.get(outcome.kind, &outcome.name).map(|entry| entry.resource()),
+        })
+        .collect();
+    let mut written: BTreeSet<(Kind, &str)> =
+        changed.iter().map(|outcome| (outcome.kind, outcome.name.as_str())).collect();
+    written.extend(hosts.iter().map(|host| (Kind::Host, host.as_str())));
+    let mut puts = Vec::new();
+    let mut removals = Vec::new();
+    for (kind, name) in written {
+        match next.get(kind, name) {
+            Some(entry) => puts.push(entry),
+            None => removals.push((kind, name.to_owned())),
+        }
+    }
+    Plan { state: next, outcomes, diffs, hosts, puts, removals }
+}
+
+/// The hosts whose slice differs: those with a port on a network that differs or that has a port that differs.
+fn touched(next: &State, state: &State, changed: &[&Outcome]) -> Vec<String> {
+    let mut networks: BTreeSet<String> = BTreeSet::new();
+    let mut hosts: BTreeSet<String> = BTreeSet::new();
+    for outcome in changed {
+        let name = &outcome.name;
+        match outcome.kind {
+            Kind::Host => {
+                if outcome.change == Change::Created {
+                    hosts.insert(name.clone());
+                }
+            }
+            Kind::Network => {
+                let compiled = |state: &State| state.networks.get(name).map(|entry| compile::network(entry));
+                if compiled(next) != compiled(state) {
+                    networks.insert(name.clone());
+                }
+            }
+            Kind::Workload => {
+                let compiled = |state: &State| -> BTreeMap<String, _> {
+                    state.workloads.get(name).map_or_else(BTreeMap::new, |entry| {
+                        compile::ports(state, entry).map(|port| (port.name.clone(), port)).collect()
+                    })
+                };
+                let (after, before) = (compiled(next), compiled(state));
+                for port in before.values().filter(|port| after.get(&port.name) != Some(*port)) {
+                    networks.insert(port.network.clone());
+                    hosts.insert(port.host.clone());
+                }
+                for port in after.values().filter(|port| before.get(&port.name) != Some(*port)) {
+                    networks.insert(port.network.clone());
+                    hosts.insert(port.host.clone());
+                }
+            }
+        }
+    }
+    if !networks.is_empty() {
+        for entry in next.workloads.values() {
+            let spec = &entry.resource.spec;
+            if spec.ports.iter().any(|port| networks.contains(&port.network)) {
+                hosts.insert(spec.host.clone());
+            }
+        }
+    }
+    hosts.retain(|host| next.hosts.contains_key(host));
+    hosts.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,454 @@
+use std::net::Ipv4Addr;
+
+use mgmt_types::{Attach, Network};
+use proptest::prelude::*;
+
+use super::*;
+use crate::document::{self, Format};
+use crate::testing::{deletions, state_of, wishes};
+
+const BASE: &str = r#"
+kind: Host
+name: host-a
+---
+kind: Network
+name: blue
+spec: { subnets: [10.0.1.0/24, "fd00:1::/64"], router: shop }
+---
+kind: Network
+name: red
+spec: { subnets: [10.0.2.0/24], router: shop, vni: 9 }
+---
+kind: Workload
+name: web-1
+spec:
+  host: host-a
+  kind: vm
+  ports:
+    - { name: eth0, network: blue, addresses: [10.0.1.11], mac: "52:54:00:00:00:01" }
+"#;
+
+/// A workload on `network` with more members of its port.
+fn workload(name: &str, host: &str, network: &str, more: &str) -> String {
+    format!(
+        "kind: Workload\nname: {name}\nspec:\n  host: {host}\n  kind: vm\n  ports:\n    - name: eth0\n      network: {network}\n{more}"
+    )
+}
+
+#[test]
+fn each_mistake_between_resources_names_line_field_got_and_expected() {
+    let cases: Vec<(String, &str, u32, &str, &str)> = vec![
+        (workload("b", "host-z", "blue", ""), "spec.host", 4, "host-z", "a known host: host-a"),
+        (workload("b", "host-a", "blu", ""), "spec.ports[0].network", 8, "blu", "a known network: blue, red"),
+        (
+            workload("b", "host-a", "blue", "      addresses: [10.0.1.11]"),
+            "spec.ports[0].addresses[0]",
+            9,
+            "10.0.1.11",
+            "port eth0 of Workload/web-1 has it",
+        ),
+        (
+            workload("b", "host-a", "blue", "      mac: 52-54-00-00-00-01"),
+            "spec.ports[0].mac",
+            9,
+            "52:54:00:00:00:01",
+            "a MAC address no port of Network/blue has",
+        ),
+        (
+            workload("b", "host-a", "blue", "      addresses:\n      - 10.0.1.12\n      - 10.0.2.12"),
+            "spec.ports[0].addresses[1]",
+            11,
+            "10.0.2.12",
+            "an address in 10.0.1.0/24, fd00:1::/64 of Network/blue",
+        ),
+        (
+            workload("b", "host-a", "blue", "      addresses: [10.0.1.1]"),
+            "spec.ports[0].addresses[0]",
+            9,
+            "10.0.1.1",
+            "another address",
+        ),
+        (
+            workload("b", "host-a", "blue", "      addresses: [10.0.1.255]"),
+            "spec.ports[0].addresses[0]",
+            9,
+            "10.0.1.255",
+            "a host address of 10.0.1.0/24",
+        ),
+        (
+            workload("b", "host-a", "blue", "      addresses: [10.0.1.0]"),
+            "spec.ports[0].addresses[0]",
+            9,
+            "10.0.1.0",
+            "a host address of 10.0.1.0/24",
+        ),
+        (
+            workload("b", "host-a", "red", "      mac: 02-00-00-00-00-09"),
+            "spec.ports[0].mac",
+            9,
+            "02:00:00:00:00:09",
+            "another address",
+        ),
+        (
+            // fd00:1::5054:ff:fe00:1 is what web-1 derives.
+            workload("b", "host-a", "blue", "      addresses: ['fd00:1::5054:ff:fe00:1']"),
+            "spec.ports[0].addresses[0]",
+            9,
+            "fd00:1::5054:ff:fe00:1",
+            "port eth0 of Workload/web-1 has it",
+        ),
+        (
+            "kind: Network\nname: green\nspec:\n  router: shop\n  subnets: [10.0.0.0/16]\n".to_owned(),
+            "spec.subnets[0]",
+            5,
+            "10.0.0.0/16",
+            "a range outside 10.0.1.0/24 of Network/blue, or another router",
+        ),
+        (
+            "kind: Network\nname: green\nspec:\n  subnets: []\n  vni: 9\n".to_owned(),
+            "spec.vni",
+            5,
+            "9",
+            "Network/red has it",
+        ),
+        (
+            "kind: Network\nname: blue\nspec:\n  subnets: [10.9.0.0/24]\n".to_owned(),
+            "spec.subnets",
+            4,
+            "10.9.0.0/24",
+            "a choice that leaves 10.0.1.11 to port eth0 of Workload/web-1",
+        ),
+        (
+            "kind: Network\nname: blue\nspec:\n  subnets: [10.0.1.0/24]\n  gateways: [10.0.1.11]\n"
+                .to_owned(),
+            "spec.gateways",
+            5,
+            "10.0.1.11",
+            "a choice that leaves 10.0.1.11",
+        ),
+        ("kind: Network\nname: Green\nspec:\n  subnets: []\n".to_owned(), "name", 2, "Green", "letters a-z"),
+        (
+            format!("kind: Network\nname: {}\nspec:\n  subnets: []\n", "x".repeat(64)),
+            "name",
+            2,
+            "xxxx",
+            "letters a-z",
+        ),
+    ];
+    let state = state_of(BASE);
+    for (text, field, line, got, expected) in cases {
+        let problem = plan(&state, &wishes(&text)).unwrap_err();
+        let first = &problem.first;
+        assert_eq!(first.field.as_deref(), Some(field), "{text}\n{problem}");
+        assert_eq!(first.line, Some(line), "{text}\n{problem}");
+        assert!(first.got.as_deref().unwrap_or_default().starts_with(got), "{text}\n{problem}");
+        assert!(first.expected.as_deref().unwrap_or_default().contains(expected), "{text}\n{problem}");
+        assert!(first.reason.is_some() && first.resource.is_some(), "{text}\n{problem}");
+        assert_eq!(problem.status, 422, "{text}\n{problem}");
+    }
+}
+
+#[test]
+fn two_ports_cannot_be_attached_to_one_device() {
+    let tap = |name: &str, netns: &str| {
+        workload(
+            name,
+            "host-a",
+            "blue",
+            &format!("      attach: {{ tap: {{ device: tap0, netns: {netns} }} }}"),
+        )
+    };
+    let text = format!("{}\n---\n{}", tap("a", "shop"), tap("b", "/run/netns/shop"));
+    let problem = plan(&state_of(BASE), &wishes(&text)).unwrap_err();
+    assert_eq!(problem.first.field.as_deref(), Some("spec.ports[0].attach.tap.device"));
+    assert_eq!(problem.first.document, Some(2));
+    let text = format!("{}\n---\n{}", tap("a", "shop"), tap("b", "bank"));
+    plan(&state_of(BASE), &wishes(&text)).unwrap();
+}
+
+#[test]
+fn what_is_in_use_cannot_be_deleted_unless_its_users_go_too() {
+    let state = state_of(BASE);
+    for (kind, name) in [("Network", "blue"), ("Host", "host-a")] {
+        let problem = plan(&state, &deletions(&format!("kind: {kind}\nname: {name}\n"))).unwrap_err();
+        assert!(problem.is(ProblemKind::InUse), "{problem}");
+        assert!(problem.detail.contains("Workload/web-1"), "{problem}");
+    }
+    let all = plan(&state, &deletions(BASE)).unwrap();
+    assert_eq!(all.state.networks.len() + all.state.workloads.len() + all.state.hosts.len(), 0);
+    assert!(all.outcomes.iter().all(|outcome| outcome.change == Change::Deleted));
+}
+
+#[test]
+fn one_resource_twice_in_a_transaction_is_a_mistake() {
+    let text = "kind: Host\nname: a\n---\nkind: Host\nname: a\n";
+    let problem = plan(&State::default(), &wishes(text)).unwrap_err();
+    assert_eq!((problem.first.line, problem.first.document), (Some(5), Some(2)));
+    assert!(problem.detail.contains("document 1 is about the same resource"), "{problem}");
+}
+
+#[test]
+fn order_within_a_transaction_does_not_matter() {
+    let mut reversed = wishes(BASE);
+    reversed.reverse();
+    let next = plan(&State::default(), &reversed).unwrap().state;
+    assert_eq!(next.workloads.len(), 1);
+}
+
+#[test]
+fn the_same_again_is_no_new_revision() {
+    let state = state_of(BASE);
+    let again = plan(&state, &wishes(BASE)).unwrap();
+    assert_eq!(again.state, state);
+    assert!(again.outcomes.iter().all(|outcome| outcome.change == Change::Unchanged));
+    assert!(again.puts.is_empty() && again.diffs.is_empty() && again.hosts.is_empty());
+}
+
+#[test]
+fn all_mistakes_of_a_transaction_are_reported_together() {
+    let text = format!(
+        "{}\n---\n{}",
+        workload("a", "host-x", "blue", ""),
+        workload("b", "host-a", "pink", "      addresses: [10.0.1.11]")
+    );
+    let problem = plan(&state_of(BASE), &wishes(&text)).unwrap_err();
+    let places: Vec<_> = problem.errors.iter().map(|m| (m.document, m.field.as_deref().unwrap())).collect();
+    assert_eq!(places, [(Some(1), "spec.host"), (Some(2), "spec.ports[0].network")]);
+}
+
+#[test]
+fn a_vni_is_allotted_once_and_kept() {
+    let state = state_of(BASE);
+    let vni = state.networks["blue"].vni;
+    assert!(vni >= crate::state::FIRST_VNI);
+    let text = "kind: Network\nname: blue\nlabels: { a: b }\nspec: { subnets: [10.0.1.0/24], router: shop }\n---\nkind: Network\nname: green\nspec: { subnets: [] }\n";
+    let next = plan(&state, &wishes(text)).unwrap().state;
+    assert_eq!(next.networks["blue"].vni, vni);
+    assert_ne!(next.networks["green"].vni, vni);
+}
+
+/// A slow, obvious account of the same rules, over IPv4 and explicit MAC addresses.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    resources: BTreeMap<(Kind, String), Resource>,
+    /// VNIs that were given, by network; a network keeps its VNI when the field is removed.
+    vnis: BTreeMap<String, u32>,
+}
+
+impl Model {
+    /// True when it did so, false when there was something wrong; then nothing changed.
+    fn apply(&mut self, wishes: &[Wish]) -> bool {
+        let mut next = self.clone();
+        let mut seen = Vec::new();
+        for wish in wishes {
+            let (kind, name) = wish.key();
+            let key = (kind, name.to_owned());
+            if seen.contains(&key) {
+                return false;
+            }
+            seen.push(key.clone());
+            match wish {
+                Wish::Put(declared) => {
+                    if let Resource::Network(Network { spec, .. }) = &declared.resource
+                        && let Some(vni) = spec.vni
+                    {
+                        next.vnis.insert(name.to_owned(), vni);
+                    }
+                    next.resources.insert(key, declared.resource.clone());
+                }
+                Wish::Delete(_) => {
+                    if kind == Kind::Network {
+                        next.vnis.remove(name);
+                    }
+                    next.resources.remove(&key);
+                }
+            }
+        }
+        if !next.is_sound() {
+            return false;
+        }
+        *self = next;
+        true
+    }
+
+    fn networks(&self) -> Vec<&Network> {
+        let each = self.resources.values();
+        each.filter_map(|r| if let Resource::Network(n) = r { Some(n) } else { None }).collect()
+    }
+
+    fn is_sound(&self) -> bool {
+        let range = |net: ipnet::IpNet| -> (u32, u32) {
+            let (std::net::IpAddr::V4(first), std::net::IpAddr::V4(last)) = (net.network(), net.broadcast())
+            else {
+                return (0, 0);
+            };
+            (first.to_bits(), last.to_bits())
+        };
+        for (index, a) in self.networks().iter().enumerate() {
+            for (at, x) in a.spec.subnets.iter().enumerate() {
+                for y in a.spec.subnets.iter().skip(at + 1) {
+                    if range(*x).0 <= range(*y).1 && range(*y).0 <= range(*x).1 {
+                        return false;
+                    }
+                }
+            }
+            for b in self.networks().iter().skip(index + 1) {
+                if self.vnis.get(&a.name).is_some_and(|vni| self.vnis.get(&b.name) == Some(vni)) {
+                    return false;
+                }
+                if a.spec.router.is_none() || a.spec.router != b.spec.router {
+                    continue;
+                }
+                for (x, y) in a.spec.subnets.iter().flat_map(|x| b.spec.subnets.iter().map(move |y| (x, y))) {
+                    let ((x0, x1), (y0, y1)) = (range(*x), range(*y));
+                    if x0 <= y1 && y0 <= x1 {
+                        return false;
+                    }
+                }
+            }
+        }
+        let mut used = Vec::new();
+        for resource in self.resources.values() {
+            let Resource::Workload(workload) = resource else { continue };
+            if !self.resources.contains_key(&(Kind::Host, workload.spec.host.clone())) {
+                return false;
+            }
+            for port in &workload.spec.ports {
+                let Some(network) = self.networks().into_iter().find(|n| n.name == port.network) else {
+                    return false;
+                };
+                for address in &port.addresses {
+                    let std::net::IpAddr::V4(v4) = address else { return false };
+                    let bits = v4.to_bits();
+                    let fits = network.spec.subnets.iter().any(|s| {
+                        let (first, last) = range(*s);
+                        let gateway = match &network.spec.gateways {
+                            None => first + 1,
+                            Some(given) => given
+                                .iter()
+                                .map(|g| match g {
+                                    std::net::IpAddr::V4(g) => g.to_bits(),
+                                    std::net::IpAddr::V6(_) => 0,
+                                })
+                                .find(|g| *g == bits)
+                                .unwrap_or(0),
+                        };
+                        first < bits && bits < last && bits != gateway
+                    });
+                    if !fits {
+                        return false;
+                    }
+                    used.push(format!("{} address {address}", port.network));
+                }
+                used.push(format!("{} mac {:?}", port.network, port.mac));
+                if let Some(Attach::Tap(tap)) = &port.attach {
+                    used.push(format!("{} tap {}", workload.spec.host, tap.device));
+                }
+            }
+        }
+        used.sort();
+        used.windows(2).all(|pair| pair[0] != pair[1])
+    }
+}
+
+fn network_text() -> impl Strategy<Value = String> {
+    let subnets =
+        prop::sample::subsequence(vec!["10.0.0.0/25", "10.0.0.128/25", "10.0.1.0/24", "10.0.1.0/30"], 0..3);
+    let router = prop::sample::select(vec!["", ", router: r", ", router: s"]);
+    let more = prop::sample::select(vec!["", ", vni: 5", ", vni: 6", ", gateways: []"]);
+    (0..3, subnets, router, more).prop_map(|(n, subnets, router, more)| {
+        format!("kind: Network\nname: n{n}\nspec: {{ subnets: [{}]{router}{more} }}\n", subnets.join(", "))
+    })
+}
+
+fn workload_text() -> impl Strategy<Value = String> {
+    let address = prop::sample::select(vec![0, 1, 2, 3, 127, 129, 130, 257, 258]);
+    let addresses = prop::collection::vec(address, 0..2).prop_map(|offsets| {
+        let base = u32::from(Ipv4Addr::new(10, 0, 0, 0));
+        offsets.iter().map(|o| Ipv4Addr::from_bits(base + o).to_string()).collect::<Vec<_>>().join(", ")
+    });
+    let attach = prop::sample::select(vec!["", ", attach: { tap: { device: t0 } }"]);
+    (0..4, 0..2, 0..3, addresses, 0..4, attach).prop_map(|(w, h, n, addresses, mac, attach)| {
+        format!(
+            "kind: Workload\nname: w{w}\nspec: {{ host: h{h}, kind: vm, ports: [{{ name: eth0, network: n{n}, addresses: [{addresses}], mac: \"52:54:00:00:00:0{mac}\"{attach} }}] }}\n"
+        )
+    })
+}
+
+fn host_text() -> impl Strategy<Value = String> {
+    (0..2, prop::bool::ANY).prop_map(|(h, label)| {
+        format!("kind: Host\nname: h{h}\n{}", if label { "labels: { a: b }\n" } else { "" })
+    })
+}
+
+fn transaction() -> impl Strategy<Value = Vec<(bool, String)>> {
+    let text = prop_oneof![3 => network_text(), 4 => workload_text(), 1 => host_text()];
+    prop::collection::vec((prop::bool::weighted(0.2), text), 1..4)
+}
+
+fn parse(transaction: &[(bool, String)]) -> Vec<Wish> {
+    let mut wishes = Vec::new();
+    for (delete, text) in transaction {
+        if *delete {
+            wishes.extend(deletions(text));
+        } else {
+            wishes.extend(document::read(Format::Yaml, text.as_bytes()).unwrap().into_iter().map(Wish::Put));
+        }
+    }
+    wishes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn transactions_agree_with_a_slow_model(transactions in prop::collection::vec(transaction(), 1..20)) {
+        let mut model = Model::default();
+        let start = "kind: Host\nname: h0\n---\nkind: Host\nname: h1\n---\nkind: Network\nname: n0\nspec: { subnets: [10.0.0.0/25] }\n";
+        prop_assert!(model.apply(&wishes(start)));
+        let mut state = state_of(start);
+        let mut ports: HashMap<u32, (String, String)> = HashMap::new();
+        for transaction in &transactions {
+            let wishes = parse(transaction);
+            let before = model.clone();
+            let accepted = model.apply(&wishes);
+            match plan(&state, &wishes) {
+                Ok(plan) => {
+                    prop_assert!(accepted, "accepted {transaction:#?}\non {before:#?}");
+                    let changed = model.resources != before.resources;
+                    prop_assert_eq!(plan.state.revision, state.revision + u64::from(changed));
+                    // What the store would write leads to the same state.
+                    let mut replayed = state.clone();
+                    plan.puts.iter().cloned().for_each(|entry| replayed.put(entry));
+                    plan.removals.iter().for_each(|(kind, name)| replayed.remove(*kind, name));
+                    replayed.revision = plan.state.revision;
+                    replayed.counters = plan.state.counters;
+                    prop_assert_eq!(&replayed, &plan.state);
+                    // A host whose slice differs, and no other, has something to do.
+                    for host in plan.state.hosts.keys() {
+                        let (mut old, mut new) = (compile::slice(&state, host), compile::slice(&plan.state, host));
+                        (old.revision, new.revision) = (0, 0);
+                        if old != new {
+                            prop_assert!(plan.hosts.contains(host), "{host} is not told");
+                            prop_assert_eq!(compile::slice(&plan.state, host).revision, plan.state.revision);
+                        }
+                    }
+                    state = plan.state;
+                }
+                Err(problem) => {
+                    prop_assert!(!accepted, "refused {transaction:#?}\non {before:#?}\n{problem}");
+                    prop_assert!(!problem.detail.is_empty());
+                }
+            }
+            let resources: BTreeMap<_, _> = Kind::ALL.into_iter().flat_map(|kind| state.list(kind))
+                .map(|entry| ((entry.kind(), entry.name().to_owned()), entry.resource().desired())).collect();
+            prop_assert_eq!(&resources, &model.resources);
+            for entry in state.workloads.values() {
+                for (port, id) in &entry.ports {
+                    let owner = (entry.resource.name.clone(), port.clone());
+                    prop_assert_eq!(ports.entry(*id).or_insert_with(|| owner.clone()), &owner, "a number changed hands");
+                }
+            }
+        }
+    }
+}
