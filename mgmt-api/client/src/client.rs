@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, IF_MATCH};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_MATCH};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -237,7 +237,7 @@ pub(crate) fn expect_revision(request: &mut Request<Full<Bytes>>, revision: Opti
         let value = HeaderValue::from_str(&format!("\"{revision}\""));
         // Digits in quotes are always a header's value.
         if let Ok(value) = value {
-            request.headers_mut().insert(HeaderName::from(IF_MATCH), value);
+            request.headers_mut().insert(IF_MATCH, value);
         }
     }
 }
@@ -284,7 +284,8 @@ mod tests {
         ] {
             assert_eq!(base(url).expect("a good URL"), base_url);
         }
-        for url in ["", "manager:7470", "http://manager", "https://manager/v1", "https://a@b", "https://m/?x"] {
+        for url in ["", "manager:7470", "http://manager", "https://manager/v1", "https://a@b", "https://m/?x"]
+        {
             assert!(base(url).is_err(), "{url}");
         }
     }

@@ -79,11 +79,7 @@ impl<T: DeserializeOwned> Events<T> {
         }
         serde_json::from_str(&event.data).map_err(|source| {
             self.end();
-            Error::Answer {
-                path: self.path.clone(),
-                source,
-                got: event.data.chars().take(200).collect(),
-            }
+            Error::Answer { path: self.path.clone(), source, got: event.data.chars().take(200).collect() }
         })
     }
 
