@@ -16,6 +16,8 @@ use crate::port::{Attachment, LocalPort};
 pub(crate) struct Board {
     host: String,
     state: Mutex<Notes>,
+    /// Why there is no talk with the manager.
+    silence: Mutex<Option<String>>,
 }
 
 /// Written by the control thread.
@@ -40,21 +42,27 @@ pub(crate) struct Entry {
 
 impl Board {
     pub(crate) fn new(host: String) -> Self {
-        Self { host, state: Mutex::default() }
+        Self { host, state: Mutex::default(), silence: Mutex::default() }
     }
 
     pub(crate) fn write(&self, notes: Notes) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = notes;
     }
 
+    /// Notes why there is no talk with the manager, or that there is.
+    pub(crate) fn set_silence(&self, why: Option<String>) {
+        *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
     /// The status now: links and counters are read as they are at this moment.
     pub(crate) fn status(&self) -> HostStatus {
         let notes = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner).clone();
         HostStatus {
             host: self.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             revision: notes.revision,
-            error: notes.error,
+            error: notes.error.or(silence),
             ports: notes.ports.iter().map(Entry::status).collect(),
         }
     }

@@ -61,6 +61,8 @@ impl FromStr for Poll {
 /// Where slices come from and status goes to.
 #[derive(Debug)]
 pub enum Source {
+    /// A manager's HTTP API. Reconnects for ever.
+    Manager(mgmt_client::Endpoint),
     /// The caller. When the sending side ends, the last slice stays in force.
     Channel {
         /// Slices to put in force; of several waiting only the last counts.

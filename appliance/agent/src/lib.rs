@@ -15,6 +15,7 @@ mod counters;
 mod deliver;
 mod homes;
 mod local_api;
+mod manager;
 mod metrics;
 mod netns;
 mod plane;

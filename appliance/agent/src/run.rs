@@ -92,7 +92,7 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
     let board = Arc::new(Board::new(host.clone()));
     let (report, reports) = watch::channel(board.status());
     let thread = Control::start(Parts {
-        host,
+        host: host.clone(),
         run_dir: run_dir.clone(),
         key,
         state,
@@ -107,7 +107,7 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
     stop_plane.disarm();
 
     let mut handle = Handle { control: control.clone(), board: board.clone(), threads, sync: None };
-    let sync = Sync::start(&run_dir.join("agent.sock"), source, board, reports, control)?;
+    let sync = Sync::start(host, &run_dir.join("agent.sock"), source, board, reports, control)?;
     handle.sync = Some(sync);
     Ok(handle)
 }

@@ -15,6 +15,7 @@ use crate::board::Board;
 use crate::config::Source;
 use crate::control::Message;
 use crate::local_api;
+use crate::manager;
 use crate::run::RunError;
 
 /// The conversation's thread.
@@ -27,6 +28,7 @@ pub(crate) struct Sync {
 
 impl Sync {
     pub(crate) fn start(
+        host: String,
         socket: &Path,
         source: Source,
         board: Arc<Board>,
@@ -38,6 +40,7 @@ impl Sync {
         let resources = |source| RunError::Resources { what: "the runtime for HTTP", source };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(resources)?;
+        let talking = board.clone();
         let (end, ended) = oneshot::channel::<()>();
         let work = async move {
             let listener = match tokio::net::UnixListener::from_std(listener) {
@@ -50,6 +53,9 @@ impl Sync {
             };
             let talk = async {
                 match source {
+                    Source::Manager(endpoint) => {
+                        manager::follow(host, endpoint, reports, control, &talking).await
+                    }
                     Source::Channel { slices, status } => {
                         with_channel(slices, status, reports, control).await
                     }
