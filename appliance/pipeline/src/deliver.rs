@@ -9,7 +9,7 @@ use crate::{DropReason, Frame, Port, Snapshot, Verdict, header};
 const BROADCAST_V4: u32 = u32::MAX;
 
 /// Looks the destination MAC up in the sender's network. What nobody has is not flooded.
-#[inline]
+#[inline(always)]
 pub(crate) fn deliver(
     snapshot: &Snapshot,
     sender: &Port,
@@ -36,6 +36,7 @@ pub(crate) fn deliver(
 
 /// Everybody gets what is for everybody: a packet for one address in a frame for all would pass by whatever is decided
 /// for that address.
+#[cold]
 fn flood(
     snapshot: &Snapshot,
     sender: &Port,
@@ -43,7 +44,7 @@ fn flood(
     packet: &Packet,
 ) -> Result<Verdict, DropReason> {
     let for_many = match packet {
-        Packet::Arp(_) => true,
+        Packet::Arp => true,
         Packet::Ip(ip) if ip.v6 => header::ipv6_destination(frame.head) >> 120 == 0xff,
         Packet::Ip(_) => {
             let destination = header::ipv4_destination(frame.head);

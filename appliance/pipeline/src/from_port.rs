@@ -37,7 +37,7 @@ pub fn from_port(
     }
 }
 
-#[inline]
+#[inline(always)]
 fn judge(
     snapshot: &Snapshot,
     port: &Port,

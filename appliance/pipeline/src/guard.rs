@@ -6,12 +6,12 @@
 
 use core::net::Ipv6Addr;
 
-use wire::arp::{self, Arp};
+use wire::arp;
 use wire::checksum::Sum;
 use wire::vnet::NEEDS_CSUM;
 use wire::{ipv6, nd, udp};
 
-use crate::parse::{Fragment, Ip, Message, Packet};
+use crate::parse::{self, Fragment, Ip, Message, Packet};
 use crate::snapshot::mac_number;
 use crate::{DropReason, Frame, HEAD, Port, header};
 
@@ -23,7 +23,7 @@ const UNSPECIFIED_V6: u128 = 0;
 const LOOPBACK_V6: u128 = 1;
 
 /// Checks every claim of the frame against its port.
-#[inline]
+#[inline(always)]
 pub(crate) fn guard(port: &Port, frame: &Frame<'_>, packet: &Packet) -> Result<(), DropReason> {
     if header::source_mac(frame.head) != port.mac_number() {
         return Err(DropReason::SpoofedMac);
@@ -31,11 +31,11 @@ pub(crate) fn guard(port: &Port, frame: &Frame<'_>, packet: &Packet) -> Result<(
     match packet {
         Packet::Ip(ip) if ip.v6 => guard_ipv6(port, frame, ip),
         Packet::Ip(ip) => guard_ipv4(port, frame.head, ip),
-        Packet::Arp(arp) => guard_arp(port, arp),
+        Packet::Arp => guard_arp(port, frame),
     }
 }
 
-#[inline]
+#[inline(always)]
 fn guard_ipv4(port: &Port, head: &[u8; HEAD], ip: &Ip) -> Result<(), DropReason> {
     let (source, destination) = (header::ipv4_source(head), header::ipv4_destination(head));
     if !port.has_ipv4(source) && !has_no_address_yet(head, ip, source, destination) {
@@ -44,11 +44,15 @@ fn guard_ipv4(port: &Port, head: &[u8; HEAD], ip: &Ip) -> Result<(), DropReason>
     if destination >> 24 == LOOPBACK_V4 {
         return Err(DropReason::LoopbackDestination);
     }
-    part_of_the_network(ip.message)
+    match ip.message {
+        Message::Other => Ok(()),
+        message => part_of_the_network(message),
+    }
 }
 
 /// What a host without an address may send from 0.0.0.0: a DHCP client's broadcast (RFC 2131, section 4.1), an IGMPv3
 /// report (RFC 3376, section 4.2.13). Both end in the respond stage.
+#[cold]
 fn has_no_address_yet(head: &[u8; HEAD], ip: &Ip, source: u32, destination: u32) -> bool {
     match ip.message {
         _ if source != UNSPECIFIED_V4 => false,
@@ -62,7 +66,7 @@ fn has_no_address_yet(head: &[u8; HEAD], ip: &Ip, source: u32, destination: u32)
     }
 }
 
-#[inline]
+#[inline(always)]
 fn guard_ipv6(port: &Port, frame: &Frame<'_>, ip: &Ip) -> Result<(), DropReason> {
     let (source, destination) = (header::ipv6_source(frame.head), header::ipv6_destination(frame.head));
     if !port.has_ipv6(source) && !answered_here(source, ip.message) {
@@ -71,15 +75,19 @@ fn guard_ipv6(port: &Port, frame: &Frame<'_>, ip: &Ip) -> Result<(), DropReason>
     if destination == LOOPBACK_V6 {
         return Err(DropReason::LoopbackDestination);
     }
-    if matches!(ip.message, Message::NeighbourSolicitation | Message::NeighbourAdvertisement) {
-        return guard_nd(port, frame, ip, source, destination);
+    match ip.message {
+        Message::Other => Ok(()),
+        Message::NeighbourSolicitation | Message::NeighbourAdvertisement => {
+            guard_nd(port, frame, ip, source, destination)
+        }
+        message => part_of_the_network(message),
     }
-    part_of_the_network(ip.message)
 }
 
 /// Messages that never reach another workload: the respond stage answers or drops each of them. They may come from the
 /// unspecified address where their RFC says so, and from a link-local address that does not follow from the MAC (RFC
 /// 7217, RFC 8981): nobody but the sender itself is told of it.
+#[cold]
 fn answered_here(source: u128, message: Message) -> bool {
     let unspecified = source == UNSPECIFIED_V6;
     let link_local = Ipv6Addr::from_bits(source).is_unicast_link_local();
@@ -95,7 +103,7 @@ fn answered_here(source: u128, message: Message) -> bool {
 }
 
 /// Roles that belong to the appliance.
-#[inline]
+#[cold]
 fn part_of_the_network(message: Message) -> Result<(), DropReason> {
     match message {
         Message::DhcpReply => Err(DropReason::RogueDhcpServer),
@@ -113,13 +121,16 @@ fn part_of_the_network(message: Message) -> Result<(), DropReason> {
     }
 }
 
-fn guard_arp(port: &Port, arp: &Arp) -> Result<(), DropReason> {
+#[cold]
+fn guard_arp(port: &Port, frame: &Frame<'_>) -> Result<(), DropReason> {
+    let arp = parse::arp(frame)?;
     // RFC 5227, section 2.1: a probe is a request from 0.0.0.0.
     let probe = arp.operation == arp::REQUEST && arp.sender.is_unspecified();
     let own = port.has_ipv4(arp.sender.to_bits()) || probe;
     if own && mac_number(arp.sender_mac) == port.mac_number() { Ok(()) } else { Err(DropReason::SpoofedArp) }
 }
 
+#[cold]
 fn guard_nd(
     port: &Port,
     frame: &Frame<'_>,

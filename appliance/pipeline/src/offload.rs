@@ -25,7 +25,7 @@ pub(crate) struct Cut {
 }
 
 /// Checks the frame's `virtio_net_hdr` and leaves in it only what was proven.
-#[inline]
+#[inline(always)]
 pub(crate) fn offload(frame: &mut Frame<'_>, packet: &Packet) -> Result<Cut, DropReason> {
     let asked = VnetHeader::from_bytes(frame.net);
     *frame.net = [0; vnet::LEN];
@@ -33,14 +33,17 @@ pub(crate) fn offload(frame: &mut Frame<'_>, packet: &Packet) -> Result<Cut, Dro
     if !asked.needs_csum() && asked.gso_type == vnet::GSO_NONE {
         return Ok(whole);
     }
-    let Packet::Ip(ip) = packet else { return Err(DropReason::BadOffload) };
-    let (proven, cut) = if asked.gso_type == vnet::GSO_NONE {
-        (partial_checksum(frame.head, ip, &asked), Some(whole))
-    } else {
-        segments(frame.head, ip, &asked).unzip()
+    let (proven, cut) = match packet {
+        Packet::Ip(ip) if asked.gso_type == vnet::GSO_NONE => {
+            (partial_checksum(frame.head, ip, &asked), whole)
+        }
+        Packet::Ip(ip) => {
+            segments(frame.head, ip, &asked).map_or((None, whole), |(net, cut)| (Some(net), cut))
+        }
+        Packet::Arp => (None, whole),
     };
     *frame.net = proven.ok_or(DropReason::BadOffload)?.to_bytes();
-    cut.ok_or(DropReason::BadOffload)
+    Ok(cut)
 }
 
 /// Where a transport's header ends, as far as anybody looks at it, and where its checksum lies in it.

@@ -16,8 +16,8 @@ const SCTP_HEADER_LEN: usize = 12;
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packet {
-    /// An ARP request or reply.
-    Arp(Arp),
+    /// An ARP request or reply: [`arp`] reads it.
+    Arp,
     /// An IPv4 or IPv6 packet.
     Ip(Ip),
 }
@@ -87,7 +87,7 @@ impl Ip {
 }
 
 /// Finds the headers of a frame.
-#[inline]
+#[inline(always)]
 pub(crate) fn parse(frame: &Frame<'_>) -> Result<Packet, DropReason> {
     let len = *frame.len as usize;
     let head = frame.head.get(..usize::from(*frame.head_len).min(len)).unwrap_or(frame.head);
@@ -96,46 +96,72 @@ pub(crate) fn parse(frame: &Frame<'_>) -> Result<Packet, DropReason> {
     match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
         ethernet::IPV4 => parse_ipv4(packet, packet_len).map(Packet::Ip),
         ethernet::IPV6 => parse_ipv6(packet, packet_len).map(Packet::Ip),
-        ethernet::ARP => match Arp::parse(packet) {
-            Ok(arp) => Ok(Packet::Arp(arp)),
-            Err(HeaderError::Short { .. }) => Err(DropReason::Truncated),
-            Err(_) => Err(DropReason::MalformedArp),
-        },
+        other => parse_other(frame, other),
+    }
+}
+
+#[cold]
+fn parse_other(frame: &Frame<'_>, ethertype: u16) -> Result<Packet, DropReason> {
+    match ethertype {
+        ethernet::ARP => arp(frame).map(|_| Packet::Arp),
         tag if ethernet::is_tag(tag) => Err(DropReason::VlanTagged),
         _ => Err(DropReason::UnknownEthertype),
     }
 }
 
-#[inline]
+/// The ARP request or reply in a frame that carries one.
+pub(crate) fn arp(frame: &Frame<'_>) -> Result<Arp, DropReason> {
+    let packet = frame.head.get(L3..usize::from(*frame.head_len)).unwrap_or_default();
+    Arp::parse(packet).map_err(|error| match error {
+        HeaderError::Short { .. } => DropReason::Truncated,
+        _ => DropReason::MalformedArp,
+    })
+}
+
+#[inline(always)]
 fn parse_ipv4(packet: &[u8], packet_len: usize) -> Result<Ip, DropReason> {
     let header = Ipv4::parse(packet, packet_len)
         .map_err(|error| network_error(error, packet_len, DropReason::MalformedIpv4))?;
     let (offset, end) = (header.header_len(), header.total_len());
-    if !header.options().is_empty() && header.has_source_route() {
-        return Err(DropReason::SourceRoute);
-    }
-    let fragment = if header.is_fragment() {
-        let word = header.fragment_word();
-        let (units, more) = (word & ipv4::FRAGMENT_OFFSET, word & ipv4::MORE_FRAGMENTS != 0);
-        fragment(units, more, end - offset).ok_or(DropReason::MalformedIpv4)?
+    let fragment = if header.is_fragment() || offset > ipv4::HEADER_LEN {
+        unusual_ipv4(&header)?
     } else {
         Fragment::Whole
     };
     transport(packet, false, header.protocol(), fragment, offset, end)
 }
 
-#[inline]
+/// Options and fragments.
+#[cold]
+fn unusual_ipv4(header: &Ipv4<'_>) -> Result<Fragment, DropReason> {
+    if header.has_source_route() {
+        return Err(DropReason::SourceRoute);
+    }
+    if !header.is_fragment() {
+        return Ok(Fragment::Whole);
+    }
+    let word = header.fragment_word();
+    let (units, more) = (word & ipv4::FRAGMENT_OFFSET, word & ipv4::MORE_FRAGMENTS != 0);
+    fragment(units, more, header.total_len() - header.header_len()).ok_or(DropReason::MalformedIpv4)
+}
+
+#[inline(always)]
 fn parse_ipv6(packet: &[u8], packet_len: usize) -> Result<Ip, DropReason> {
     let header = Ipv6::parse(packet, packet_len)
         .map_err(|error| network_error(error, packet_len, DropReason::MalformedIpv6))?;
     let end = header.total_len();
-    let upper = if ipv6::is_extension(header.next_header()) {
-        // What lies behind the packet's end is not part of the chain.
-        let chain = packet.get(..end).unwrap_or(packet);
-        ipv6::upper(chain).map_err(|error| network_error(error, end, DropReason::MalformedIpv6))?
-    } else {
-        ipv6::Upper { protocol: header.next_header(), offset: ipv6::HEADER_LEN, fragment: None }
-    };
+    let next = header.next_header();
+    if ipv6::is_extension(next) {
+        return parse_extensions(packet, end);
+    }
+    transport(packet, true, next, Fragment::Whole, ipv6::HEADER_LEN, end)
+}
+
+#[cold]
+fn parse_extensions(packet: &[u8], end: usize) -> Result<Ip, DropReason> {
+    // What lies behind the packet's end is not part of the chain.
+    let chain = packet.get(..end).unwrap_or(packet);
+    let upper = ipv6::upper(chain).map_err(|error| network_error(error, end, DropReason::MalformedIpv6))?;
     let fragment = match upper.fragment {
         None => Fragment::Whole,
         Some(word) => fragment(word >> 3, word & 1 != 0, end.saturating_sub(upper.offset))
@@ -155,7 +181,8 @@ fn fragment(units: u16, more: bool, len: usize) -> Option<Fragment> {
 }
 
 /// Measures the transport header at `offset` of a packet that ends at `end`; both from the network header on.
-#[inline]
+// Inlined into its three callers: the result, passed through memory, would cost more than all the checks.
+#[inline(always)]
 fn transport(
     packet: &[u8],
     v6: bool,
@@ -168,49 +195,43 @@ fn transport(
     let at_hand = packet.get(..end).unwrap_or(packet).get(offset..).ok_or(DropReason::HeadersTooLong)?;
     let len = end - offset;
     let message = match (protocol, fragment) {
-        // RFC 3128, and the same for IPv6: the first fragment must hold the TCP header, so a later one that starts
-        // within it was made to replace what was looked at. Other headers end before the first later fragment can start.
-        (ipv4::TCP, Fragment::Later(units)) if usize::from(units) * 8 < tcp::HEADER_LEN => {
-            return Err(DropReason::MalformedTransport);
-        }
-        (_, Fragment::Later(_)) => Message::Other,
-        (ipv4::UDP, _) => {
-            let header = first::<{ udp::HEADER_LEN }>(at_hand, len)?;
-            let says = usize::from(u16::from_be_bytes([header[4], header[5]]));
-            if says < udp::HEADER_LEN || (fragment == Fragment::Whole && says > len) {
-                return Err(DropReason::MalformedTransport);
-            }
-            let source = u16::from_be_bytes([header[0], header[1]]);
-            let destination = u16::from_be_bytes([header[2], header[3]]);
-            udp_message(v6, source, destination)
-        }
-        (ipv4::TCP, _) => {
-            let header = first::<{ tcp::HEADER_LEN }>(at_hand, len)?;
-            let header_len = usize::from(header[tcp::DATA_OFFSET] >> 4) * 4;
-            if header_len < tcp::HEADER_LEN || header_len > len {
-                return Err(DropReason::MalformedTransport);
-            }
-            if header_len > at_hand.len() {
-                return Err(DropReason::HeadersTooLong);
-            }
-            Message::Other
-        }
-        (ipv4::ICMP, _) if !v6 => icmp_message(first::<{ icmp::HEADER_LEN }>(at_hand, len)?[0]),
-        (ipv6::ICMPV6, _) if v6 => icmpv6_message(first::<{ icmp::HEADER_LEN }>(at_hand, len)?[0]),
-        (ipv4::IGMP, _) if !v6 => Message::GroupMembership,
-        (ipv4::SCTP, _) => {
-            first::<SCTP_HEADER_LEN>(at_hand, len)?;
-            Message::Other
-        }
-        _ => Message::Other,
+        (ipv4::UDP, Fragment::Whole) => udp_message(v6, at_hand, len, len)?,
+        (ipv4::TCP, Fragment::Whole) => tcp_message(at_hand, len)?,
+        _ => other_message(v6, protocol, fragment, at_hand, len)?,
     };
     let (transport, end) = ((L3 + offset) as u16, (L3 + end) as u32);
     Ok(Ip { v6, protocol, fragment, message, transport, end })
 }
 
+#[cold]
+fn other_message(
+    v6: bool,
+    protocol: u8,
+    fragment: Fragment,
+    at_hand: &[u8],
+    len: usize,
+) -> Result<Message, DropReason> {
+    match (protocol, fragment) {
+        // RFC 3128, and the same for IPv6: the first fragment must hold the TCP header, so a later one that starts
+        // within it was made to replace what was looked at. Other headers end before the first later fragment can start.
+        (ipv4::TCP, Fragment::Later(units)) if usize::from(units) * 8 < tcp::HEADER_LEN => {
+            Err(DropReason::MalformedTransport)
+        }
+        (_, Fragment::Later(_)) => Ok(Message::Other),
+        // The length is that of the whole datagram, of which this is a part.
+        (ipv4::UDP, _) => udp_message(v6, at_hand, len, usize::MAX),
+        (ipv4::TCP, _) => tcp_message(at_hand, len),
+        (ipv4::ICMP, _) if !v6 => Ok(icmp_message(first::<{ icmp::HEADER_LEN }>(at_hand, len)?[0])),
+        (ipv6::ICMPV6, _) if v6 => Ok(icmpv6_message(first::<{ icmp::HEADER_LEN }>(at_hand, len)?[0])),
+        (ipv4::IGMP, _) if !v6 => Ok(Message::GroupMembership),
+        (ipv4::SCTP, _) => first::<SCTP_HEADER_LEN>(at_hand, len).map(|_| Message::Other),
+        _ => Ok(Message::Other),
+    }
+}
+
 /// A header of `N` bytes: malformed when the packet (of which `len` bytes are left) ends before it does, too long when
 /// only the head does.
-#[inline]
+#[inline(always)]
 fn first<const N: usize>(at_hand: &[u8], len: usize) -> Result<&[u8; N], DropReason> {
     match at_hand.first_chunk::<N>() {
         Some(header) => Ok(header),
@@ -229,19 +250,36 @@ fn network_error(error: HeaderError, packet_len: usize, malformed: DropReason) -
     }
 }
 
-/// A client takes what reaches its port for a server's answer, whatever port it came from; a server or relay sends from
-/// its own port.
-#[inline]
-fn udp_message(v6: bool, source: u16, destination: u16) -> Message {
+#[inline(always)]
+fn tcp_message(at_hand: &[u8], len: usize) -> Result<Message, DropReason> {
+    let header = first::<{ tcp::HEADER_LEN }>(at_hand, len)?;
+    let header_len = usize::from(header[tcp::DATA_OFFSET] >> 4) * 4;
+    if header_len < tcp::HEADER_LEN || header_len > len {
+        return Err(DropReason::MalformedTransport);
+    }
+    if header_len > at_hand.len() { Err(DropReason::HeadersTooLong) } else { Ok(Message::Other) }
+}
+
+/// `most` is the largest honest length field.
+#[inline(always)]
+fn udp_message(v6: bool, at_hand: &[u8], len: usize, most: usize) -> Result<Message, DropReason> {
+    let header = first::<{ udp::HEADER_LEN }>(at_hand, len)?;
+    let word = |at| u16::from_be_bytes([header[at], header[at + 1]]);
+    let (source, destination, says) = (word(0), word(2), usize::from(word(udp::LENGTH_OFFSET)));
+    if says < udp::HEADER_LEN || says > most {
+        return Err(DropReason::MalformedTransport);
+    }
     let (server, client) =
         if v6 { (udp::DHCPV6_SERVER, udp::DHCPV6_CLIENT) } else { (udp::DHCP_SERVER, udp::DHCP_CLIENT) };
-    if destination == client || source == server {
+    // A client takes what reaches its port for a server's answer, whatever port it came from; a server or relay sends
+    // from its own port.
+    Ok(if destination == client || source == server {
         Message::DhcpReply
     } else if destination == server {
         Message::DhcpRequest
     } else {
         Message::Other
-    }
+    })
 }
 
 fn icmp_message(kind: u8) -> Message {

@@ -6,7 +6,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use wire::arp::{self, Arp};
+use wire::arp;
 use wire::checksum;
 use wire::icmp;
 use wire::vnet::{self, VnetHeader};
@@ -14,7 +14,7 @@ use wire::{ethernet, ipv4, ipv6, nd};
 
 use crate::guard::message;
 use crate::header::{self, L3};
-use crate::parse::{Fragment, Ip, Message, Packet};
+use crate::parse::{self, Fragment, Ip, Message, Packet};
 use crate::snapshot::mac_number;
 use crate::{DropReason, Frame, Port, Snapshot};
 
@@ -27,7 +27,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
 /// Turns the frame into its answer (`true`), lets it go on (`false`), or drops what would be answered but has no answer.
-#[inline]
+#[inline(always)]
 pub(crate) fn respond(
     snapshot: &Snapshot,
     port: &Port,
@@ -35,7 +35,7 @@ pub(crate) fn respond(
     packet: &Packet,
 ) -> Result<bool, DropReason> {
     match packet {
-        Packet::Arp(arp) => answer_arp(snapshot, port, frame, arp),
+        Packet::Arp => answer_arp(snapshot, port, frame),
         Packet::Ip(ip) => match ip.message {
             Message::Other
             | Message::Echo
@@ -53,12 +53,9 @@ pub(crate) fn respond(
     }
 }
 
-fn answer_arp(
-    snapshot: &Snapshot,
-    port: &Port,
-    frame: &mut Frame<'_>,
-    arp: &Arp,
-) -> Result<bool, DropReason> {
+#[cold]
+fn answer_arp(snapshot: &Snapshot, port: &Port, frame: &mut Frame<'_>) -> Result<bool, DropReason> {
+    let arp = parse::arp(frame)?;
     // An announcement (RFC 5227, section 2.3) claims only what is its own: it may go on and refresh caches.
     let announcement = arp.sender == arp.target && !arp.sender.is_unspecified();
     if arp.operation == arp::REPLY || announcement {
@@ -75,6 +72,7 @@ fn answer_arp(
     Ok(true)
 }
 
+#[cold]
 fn answer_solicitation(
     snapshot: &Snapshot,
     port: &Port,
@@ -108,8 +106,8 @@ fn answer_solicitation(
     Ok(true)
 }
 
-/// The gateway answers ping and nothing else, as long as no router stands behind it.
-#[inline]
+/// What is sent to the gateway's MAC ends there.
+#[inline(always)]
 fn answer_gateway(
     snapshot: &Snapshot,
     port: &Port,
@@ -119,6 +117,12 @@ fn answer_gateway(
     if header::destination_mac(frame.head) != port.gateway_mac_number() {
         return Ok(false);
     }
+    answer_ping(snapshot, port, frame, ip)
+}
+
+/// The gateway answers ping and nothing else, as long as no router stands behind it.
+#[cold]
+fn answer_ping(snapshot: &Snapshot, port: &Port, frame: &mut Frame<'_>, ip: &Ip) -> Result<bool, DropReason> {
     let destination = if ip.v6 {
         IpAddr::V6(Ipv6Addr::from_bits(header::ipv6_destination(frame.head)))
     } else {
