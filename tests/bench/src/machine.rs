@@ -4,10 +4,11 @@ use std::fs;
 
 use serde_json::{Map, Value, json};
 
+use crate::palisade;
 use crate::process::output;
 use crate::switch;
 
-/// Processor, kernel, memory and versions of the peers.
+/// Processor, kernel, memory and versions of all parties.
 pub(crate) fn describe() -> Map<String, Value> {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let field = |text: &str, name: &str| -> Option<String> {
@@ -22,6 +23,8 @@ pub(crate) fn describe() -> Map<String, Value> {
     put("kernel", json!(read("/proc/sys/kernel/osrelease").trim()));
     let virtualised = output(&["systemd-detect-virt"]).ok();
     put("virtualisation", json!(virtualised.as_deref().map(str::trim)));
+    let version = palisade::binary().and_then(|binary| output(&[binary.as_os_str(), "--version".as_ref()]));
+    put("palisade", json!(version.ok().as_deref().map(str::trim)));
     for (name, version) in switch::versions() {
         put(name, json!(version));
     }

@@ -98,7 +98,7 @@ impl Palisade {
 }
 
 /// The release binary: `PALISADE_BIN`, or `palisade` beside the bench's own executable.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     let binary = match std::env::var_os("PALISADE_BIN") {
         Some(path) => PathBuf::from(path),
         None => std::env::current_exe()?.with_file_name("palisade"),
