@@ -16,6 +16,8 @@ if [ "$1" != channel ]; then
 	# Orphans come to the first process when they end. The shell that reads commands must not be it: busybox's `read`
 	# loses what it has of a line when SIGCHLD arrives.
 	setsid sh /init channel < /dev/ttyS1 > /dev/ttyS1 2>&1 &
+	# A shell for people, on the third.
+	while :; do setsid sh -i < /dev/ttyS2 > /dev/ttyS2 2>&1; sleep 1; done &
 	while :; do sleep 3600; done
 fi
 stty raw -echo

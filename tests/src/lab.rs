@@ -181,6 +181,20 @@ impl Lab {
     }
 }
 
+/// Runs a check over a topology of its own; its failure holds the topology's report.
+///
+/// # Errors
+/// When the topology does not come up or the check fails.
+pub fn with_lab(spec: &LabSpec, check: impl FnOnce(&mut Lab) -> Result<()>) -> Result<()> {
+    let mut lab = Lab::start(spec)?;
+    check(&mut lab).map_err(|error| error.context(lab.report()))
+}
+
+/// How many times a test repeats what has to hold again and again: 20, or `PALISADE_ROUNDS`.
+pub fn rounds() -> usize {
+    std::env::var("PALISADE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
+}
+
 impl Container {
     /// The device's name inside the namespace.
     pub fn device(&self) -> String {

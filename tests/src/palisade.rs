@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -27,8 +28,13 @@ pub struct Palisade {
     dir: PathBuf,
     port: u16,
     extra: Vec<String>,
-    starts: u32,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
     process: Process,
+    starts: u32,
 }
 
 /// One port of a workload as `palisade get workloads -o json` shows it.
@@ -45,7 +51,8 @@ impl Palisade {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let extra: Vec<String> = extra.iter().map(|&word| word.to_owned()).collect();
         let process = spawn(dir, port, &extra, 1)?;
-        let mut palisade = Self { dir: dir.to_owned(), port, extra, starts: 1, process };
+        let running = Mutex::new(Running { process, starts: 1 });
+        let palisade = Self { dir: dir.to_owned(), port, extra, running };
         palisade.wait_ready()?;
         Ok(palisade)
     }
@@ -67,7 +74,7 @@ impl Palisade {
 
     /// The process id.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.running().process.id()
     }
 
     /// The vhost-user socket that a port has by default.
@@ -76,17 +83,20 @@ impl Palisade {
     }
 
     /// Ends the process as a crash would.
-    pub fn kill9(&mut self) {
-        self.process.kill();
+    pub fn kill9(&self) {
+        self.running().process.kill();
     }
 
     /// Asks for a graceful stop and waits for it.
     ///
     /// # Errors
     /// When it does not end within 10 s or not with exit code 0.
-    pub fn stop(&mut self) -> Result<()> {
-        self.process.signal(Signal::TERM)?;
-        let status = self.process.wait(Duration::from_secs(10))?;
+    pub fn stop(&self) -> Result<()> {
+        let status = {
+            let process = &mut self.running().process;
+            process.signal(Signal::TERM)?;
+            process.wait(Duration::from_secs(10))?
+        };
         ensure!(status.success(), "graceful stop ended with {status}:\n{}", tail(&self.log(), 40));
         Ok(())
     }
@@ -95,11 +105,12 @@ impl Palisade {
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn start_again(&mut self) -> Result<Instant> {
-        ensure!(!self.process.is_running(), "the previous process still runs");
-        self.starts += 1;
+    pub fn start_again(&self) -> Result<Instant> {
+        let mut running = self.running();
+        ensure!(!running.process.is_running(), "the previous process still runs");
+        running.starts += 1;
         let started = Instant::now();
-        self.process = spawn(&self.dir, self.port, &self.extra, self.starts)?;
+        running.process = spawn(&self.dir, self.port, &self.extra, running.starts)?;
         Ok(started)
     }
 
@@ -107,10 +118,10 @@ impl Palisade {
     ///
     /// # Errors
     /// When the process ends first or takes longer than 20 s.
-    pub fn wait_ready(&mut self) -> Result<()> {
+    pub fn wait_ready(&self) -> Result<()> {
         let end = Instant::now() + START;
-        while !self.process.output().lines().any(|line| line.trim() == "ready") {
-            if !self.process.is_running() {
+        while !self.log().lines().any(|line| line.trim() == "ready") {
+            if !self.running().process.is_running() {
                 bail!("palisade ended before it was ready:\n{}", tail(&self.log(), 40));
             }
             if Instant::now() > end {
@@ -123,7 +134,11 @@ impl Palisade {
 
     /// What the running process has printed.
     pub fn log(&self) -> String {
-        self.process.output()
+        self.running().process.output()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a client command as the administrator.
@@ -184,6 +199,17 @@ impl Palisade {
             .find(|item| item["name"] == workload)
             .and_then(|item| item["status"]["ports"].as_array()?.iter().find(|found| found["name"] == port));
         Ok(PortView(found.with_context(|| format!("no port {workload}.{port} in {all:#}"))?.clone()))
+    }
+
+    /// QEMU's arguments for a workload's ports, as `palisade port attach` prints them for people to paste into a shell.
+    ///
+    /// # Errors
+    /// When there is no such workload.
+    pub fn qemu_arguments(&self, workload: &str) -> Result<Vec<String>> {
+        let text = self.cli(&["port", "attach", workload, "--qemu"])?;
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let words = lines.flat_map(str::split_whitespace).filter(|word| *word != "\\");
+        Ok(words.map(|word| word.trim_matches('\'').to_owned()).collect())
     }
 
     /// Waits until a port's counter for `reason` has grown by at least `by` since `before`.

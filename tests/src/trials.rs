@@ -27,23 +27,52 @@ pub trait Fixture: Send + Sized + 'static {
     fn report(&self) -> String;
 }
 
-/// One check: a sentence, seconds it may take, and what it does.
-pub type Check<F> = (&'static str, u64, fn(&mut F) -> Result<()>);
+/// One check over a fixture.
+pub struct Check<F> {
+    name: String,
+    seconds: u64,
+    body: Body<F>,
+}
+
+type Body<F> = Box<dyn Fn(&mut F) -> Result<()> + Send>;
+
+/// A check: a sentence that says what holds, the seconds it may take, and what it does.
+pub fn check<F>(
+    name: impl Into<String>,
+    seconds: u64,
+    body: impl Fn(&mut F) -> Result<()> + Send + 'static,
+) -> Check<F> {
+    Check { name: name.into(), seconds, body: Box::new(body) }
+}
+
+/// For checks that make what they need themselves.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl Fixture for Nothing {
+    fn new() -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn report(&self) -> String {
+        String::new()
+    }
+}
 
 /// Seconds that making a fixture may take on top of a check.
 const FIXTURE: u64 = 120;
 
 /// Runs the checks that the command line (as libtest's) asks for.
-pub fn run<F: Fixture>(checks: &[Check<F>]) -> ExitCode {
+pub fn run<F: Fixture>(checks: Vec<Check<F>>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     // The fixture is shared and the machine is small.
     arguments.test_threads = Some(1);
     let fixture: Arc<Mutex<Option<F>>> = Arc::new(Mutex::new(None));
-    let trials = checks.iter().map(|&(name, seconds, check)| {
+    let trials = checks.into_iter().map(|check| {
         let fixture = Arc::clone(&fixture);
-        Trial::test(name, move || {
+        Trial::test(check.name.clone(), move || {
             let mut fixture = fixture.lock().unwrap_or_else(PoisonError::into_inner);
-            run_one(name, seconds, check, &mut fixture)
+            run_one(&check, &mut fixture)
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
@@ -63,19 +92,15 @@ impl fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-fn run_one<F: Fixture>(
-    name: &str,
-    seconds: u64,
-    check: fn(&mut F) -> Result<()>,
-    slot: &mut Option<F>,
-) -> Result<(), Failed> {
+fn run_one<F: Fixture>(check: &Check<F>, slot: &mut Option<F>) -> Result<(), Failed> {
+    let Check { name, seconds, body } = check;
     let bound = seconds + if slot.is_none() { FIXTURE } else { 0 };
-    let _watchdog = Watchdog::start(name.to_owned(), Duration::from_secs(bound));
+    let _watchdog = Watchdog::start(name.clone(), Duration::from_secs(bound));
     let fixture = match slot {
         Some(fixture) => fixture,
         None => slot.insert(F::new().map_err(|error| Failed::from(format!("fixture: {error:?}")))?),
     };
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(fixture)));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(fixture)));
     let failure = match outcome {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => match error.downcast_ref::<Skip>() {
@@ -90,6 +115,11 @@ fn run_one<F: Fixture>(
     let report = fixture.report();
     *slot = None;
     Err(Failed::from(format!("{failure}\n\n{report}")))
+}
+
+/// A measured value for whoever reads the output; never a reason to pass.
+pub fn note(line: &str) {
+    let _ = std::io::stderr().write_all(format!("    {line}\n").as_bytes());
 }
 
 /// Tells `cargo xtask test`, which counts skips and knows which are expected.
