@@ -165,8 +165,8 @@ fn stay(stage: &Stage, lab: &Lab, interrupted: &std::sync::mpsc::Receiver<()>) -
     println!("  {} get workloads", e2e::palisade::binary()?.display());
     println!("  ip netns exec {} ping {}", lab.container("c").netns.id(), v4_of("a"));
     println!(
-        "  socat - UNIX-CONNECT:{}     # machine protocol of guest a",
-        lab.scratch.join("a.qmp").display()
+        "  socat -,raw,echo=0 UNIX-CONNECT:{}     # a shell in guest a",
+        lab.scratch.join("a.tty").display()
     );
     interrupted.recv().context("no way to be interrupted")
 }

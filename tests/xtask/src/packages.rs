@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) type Need = (&'static str, &'static str, &'static str);
 
 /// For guests, namespaces and what the tests do in them.
-pub(crate) const GUESTS: [Need; 15] = [
+pub(crate) const GUESTS: [Need; 16] = [
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "runs the guests"),
     ("seabios", "/usr/share/seabios/bios-256k.bin", "the guests' firmware"),
     ("busybox-static", "/usr/share/doc/busybox-static", "the guests' and namespaces' commands"),
@@ -24,6 +24,7 @@ pub(crate) const GUESTS: [Need; 15] = [
     ("python3-scapy", "/usr/share/doc/python3-scapy", "makes frames no honest stack would send"),
     ("python3-venv", "/usr/share/doc/python3-venv", "holds the OpenAPI validator"),
     ("curl", "/usr/bin/curl", "asks the API without our own client"),
+    ("socat", "/usr/bin/socat", "a shell in a guest, for people"),
     ("procps", "/usr/bin/ps", "shows what is left running"),
 ];
 
