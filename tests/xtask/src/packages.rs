@@ -32,14 +32,17 @@ pub(crate) const GUESTS: [Need; 16] = [
 pub(crate) const BUILD: [Need; 1] = [("g++", "/usr/bin/g++", "builds the fuzzing engine")];
 
 /// For measurements beside their peers.
-pub(crate) const BENCH: [Need; 7] = [
-    ("dpdk", "/usr/bin/dpdk-testpmd", "a peer: testpmd"),
+pub(crate) const BENCH: [Need; 10] = [
+    ("dpdk-dev", "/usr/bin/dpdk-testpmd", "a peer: testpmd"),
     ("libdpdk-dev", "/usr/include/dpdk/rte_eal.h", "builds the load generator"),
     ("openvswitch-switch-dpdk", "/usr/share/doc/openvswitch-switch-dpdk", "a peer: Open vSwitch"),
     ("nftables", "/usr/sbin/nft", "a peer: the kernel's firewall"),
     ("pkg-config", "/usr/bin/pkg-config", "builds the load generator"),
     ("gcc", "/usr/bin/gcc", "builds the load generator"),
     ("iperf3", "/usr/bin/iperf3", "loads the network"),
+    ("iproute2", "/usr/bin/ip", "makes namespaces"),
+    ("busybox-static", "/usr/share/doc/busybox-static", "the namespaces' ping"),
+    ("procps", "/usr/bin/ps", "sets the namespaces' parameters"),
 ];
 
 /// Installs the packages that are missing and says which; asks for no input.
