@@ -18,8 +18,8 @@ struct Items<T> {
 /// Which entries of the audit log are wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AuditQuery {
-    /// Only entries with a greater number.
-    pub after: Option<u64>,
+    /// Only entries with a smaller number, to page back.
+    pub before: Option<u64>,
     /// At most this many, the newest; 100 when not given.
     pub limit: Option<u32>,
 }
@@ -100,14 +100,14 @@ impl Client {
         self.read(&format!("/v1/revisions/{revision}/realized")).await
     }
 
-    /// Entries of the audit log, oldest first.
+    /// Entries of the audit log.
     ///
     /// # Errors
     /// When the manager cannot be reached or refuses.
     pub async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditEntry>, Error> {
         let limit = query.limit.unwrap_or(100);
-        let after = query.after.map(|after| format!("&after={after}")).unwrap_or_default();
-        let list: Items<AuditEntry> = self.read(&format!("/v1/audit?limit={limit}{after}")).await?;
+        let before = query.before.map(|before| format!("&before={before}")).unwrap_or_default();
+        let list: Items<AuditEntry> = self.read(&format!("/v1/audit?limit={limit}{before}")).await?;
         Ok(list.items)
     }
 

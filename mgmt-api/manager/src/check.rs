@@ -212,7 +212,7 @@ impl<'a> Checker<'a> {
             field: Some(field.to_owned()),
             got: Some(match self.next.networks.get(network) {
                 Some(entry) if field == "spec.subnets" => known(&entry.resource.spec.subnets),
-                Some(entry) => known(&entry.resource.spec.gateways_in_use()),
+                Some(entry) => known(entry.resource.spec.gateways_in_use()),
                 None => String::new(),
             }),
             expected: Some(format!("a choice that leaves {address} to port {port} of Workload/{workload}")),

@@ -1,9 +1,32 @@
 //! Desired state: store, HTTP API, audit.
+//!
+//! [`serve`] runs a manager: it keeps what operators declare, compiles for each host what that host needs, and says
+//! how hosts fare. A request goes this way: `serve` (TLS, limits) → `api` (who, what) → `document` (text to resources,
+//! with places) → `transaction` (state and wishes to the next state, pure) → `store` (on disk) → watchers and hosts.
+
+mod api;
+mod board;
+mod certificate;
 mod check;
 mod compile;
 mod document;
+mod files;
+mod limiter;
+mod manager;
+mod serve;
 mod state;
 mod store;
 #[cfg(test)]
 mod testing;
+mod token;
 mod transaction;
+
+pub use certificate::CertificateError;
+pub use files::FileError;
+pub use serve::{ADMIN_FILE, AGENT_FILE, CA_FILE, Config, Running, ServeError, serve};
+pub use store::StoreError;
+
+/// The description of the API, OpenAPI 3.1, as `/v1/openapi.json` serves it.
+pub fn openapi() -> serde_json::Value {
+    api::openapi()
+}

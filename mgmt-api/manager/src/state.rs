@@ -10,7 +10,7 @@ use mgmt_types::{Host, Kind, Network, Resource, Workload};
 use serde::{Deserialize, Serialize};
 
 /// Everything that is declared, and what the manager allotted to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) revision: u64,
     pub(crate) networks: BTreeMap<String, Arc<NetworkEntry>>,
@@ -100,18 +100,6 @@ impl Entry {
             Self::Network(entry) => entry.revision,
             Self::Workload(entry) => entry.revision,
             Self::Host(entry) => entry.revision,
-        }
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            revision: 0,
-            networks: BTreeMap::new(),
-            workloads: BTreeMap::new(),
-            hosts: BTreeMap::new(),
-            counters: Counters::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::{Counters, Entry, State};
 
-pub(crate) use embedded::Embedded;
+pub(crate) use embedded::{Embedded, Limits};
 
 /// Where desired state is kept. What a method acknowledged is still there after a crash of the machine.
 pub(crate) trait Store: Send + Sync {

@@ -26,7 +26,7 @@ pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
 pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
 pub use problem::{Mistake, Problem, ProblemKind};
-pub use resource::{Kind, Resource, UnknownKind};
+pub use resource::{Kind, Resource, ResourceList, UnknownKind};
 pub use revision::{Applied, Change, Diff, Outcome, Realised, RealisedHost, RealisedState, Revision};
 pub use token::{NewToken, Role, TokenInfo, TokenSecret};
 pub use workload::{

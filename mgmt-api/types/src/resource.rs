@@ -20,6 +20,16 @@ pub enum Resource {
     Host(Host),
 }
 
+/// Resources of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceList {
+    /// The newest revision when this was read; watch from here.
+    pub revision: u64,
+    /// The resources, by name.
+    pub items: Vec<Resource>,
+}
+
 /// The kinds of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Kind {

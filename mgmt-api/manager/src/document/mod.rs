@@ -49,12 +49,23 @@ impl Format {
     }
 }
 
+impl Format {
+    /// As in a `Content-Type`.
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Files => "application/vnd.palisade.files+json",
+        }
+    }
+}
+
 /// Where a document came from, kept to say where a mistake is.
 #[derive(Debug)]
 pub(crate) struct Source {
     file: Option<String>,
     /// Counted from 1 within the file.
-    document: u32,
+    document: Option<u32>,
     root: Node,
 }
 
@@ -62,7 +73,7 @@ impl Source {
     /// Fills in file, document, line and column of a mistake whose field is known.
     pub(crate) fn locate(&self, mistake: &mut Mistake) {
         mistake.file.clone_from(&self.file);
-        mistake.document = Some(self.document);
+        mistake.document = self.document;
         let place = match &mistake.field {
             Some(field) => self.root.place_of(field),
             None => self.root.at,
@@ -75,7 +86,7 @@ impl Source {
 
     /// The place of the document in words, for messages about another one.
     pub(crate) fn describe(&self) -> String {
-        let document = format!("document {}", self.document);
+        let document = self.document.map_or("the request".to_owned(), |number| format!("document {number}"));
         match &self.file {
             Some(file) => format!("{document} of {file}"),
             None => document,
@@ -96,6 +107,14 @@ pub(crate) struct Named {
     pub(crate) kind: Kind,
     pub(crate) name: String,
     pub(crate) source: Arc<Source>,
+}
+
+impl Named {
+    /// A resource named by a URL.
+    pub(crate) fn unplaced(kind: Kind, name: &str) -> Self {
+        let root = Node { at: None, value: Value::Null };
+        Self { kind, name: name.to_owned(), source: Arc::new(Source { file: None, document: None, root }) }
+    }
 }
 
 /// Reads every document of a request as a resource.
@@ -243,7 +262,7 @@ fn split(file: Option<&str>, roots: Vec<Node>) -> Result<Vec<Source>, Problem> {
             value => vec![Node { at: root.at, value }],
         };
         for root in parts {
-            let document = u32::try_from(sources.len()).unwrap_or(u32::MAX).saturating_add(1);
+            let document = u32::try_from(sources.len()).ok().and_then(|count| count.checked_add(1));
             sources.push(Source { file: file.map(str::to_owned), document, root });
         }
     }

@@ -101,8 +101,7 @@ impl Store for Embedded {
     fn load(&self) -> Result<State, StoreError> {
         let read = self.database.begin_read().map_err(failed)?;
         let meta = read.open_table(META).map_err(failed)?;
-        let mut state = State::default();
-        state.revision = number(&meta, "revision")?.unwrap_or(0);
+        let mut state = State { revision: number(&meta, "revision")?.unwrap_or(0), ..State::default() };
         let counter = |key, default: u32| -> Result<u32, StoreError> {
             Ok(number(&meta, key)?.and_then(|value| u32::try_from(value).ok()).unwrap_or(default))
         };

@@ -1,0 +1,251 @@
+//! What hosts last said about themselves. In memory only: it is told again within seconds of a restart.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus};
+use mgmt_types::{
+    HostReport, NetworkReport, PortReport, Realised, RealisedHost, RealisedState, Resource, Revision,
+    WorkloadReport,
+};
+
+use crate::compile;
+use crate::state::{Entry, State, WorkloadEntry};
+
+/// A host that said nothing for this long counts as gone: three of the five-second turns agents report in.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The last word of each host.
+#[derive(Debug, Default)]
+pub(crate) struct Board(RwLock<HashMap<String, Report>>);
+
+#[derive(Debug, Clone)]
+struct Report {
+    status: HostStatus,
+    ports: HashMap<u32, PortStatus>,
+    seen: SystemTime,
+}
+
+impl Board {
+    /// Takes what a host says. The caller has checked that there is such a host.
+    pub(crate) fn post(&self, mut status: HostStatus, now: SystemTime) {
+        let ports = std::mem::take(&mut status.ports).into_iter().map(|port| (port.id, port)).collect();
+        let host = status.host.clone();
+        let report = Report { status, ports, seen: now };
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(host, report);
+    }
+
+    /// Forgets hosts that are no longer declared.
+    pub(crate) fn retain(&self, state: &State) {
+        let mut reports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        reports.retain(|host, _| state.hosts.contains_key(host));
+    }
+
+    /// The resource with its status filled in.
+    pub(crate) fn resource(&self, state: &State, entry: &Entry, now: SystemTime) -> Resource {
+        let mut resource = entry.resource();
+        match (&mut resource, entry) {
+            (Resource::Network(resource), Entry::Network(entry)) => {
+                let plugged = |entry: &WorkloadEntry| {
+                    entry.resource.spec.ports.iter().filter(|port| port.network == resource.name).count()
+                };
+                let ports = state.workloads.values().map(|entry| plugged(entry)).sum::<usize>();
+                let compiled = compile::network(entry);
+                resource.status = Some(NetworkReport {
+                    vni: compiled.vni,
+                    mtu: compiled.mtu,
+                    gateways: compiled.gateways,
+                    ports: u32::try_from(ports).unwrap_or(u32::MAX),
+                });
+            }
+            (Resource::Workload(resource), Entry::Workload(entry)) => {
+                resource.status = Some(self.workload(state, entry, now));
+            }
+            (Resource::Host(resource), Entry::Host(entry)) => {
+                resource.status = Some(self.host(state, &entry.resource.name, entry.wanted, now));
+            }
+            _ => {}
+        }
+        resource
+    }
+
+    fn workload(&self, state: &State, entry: &WorkloadEntry, now: SystemTime) -> WorkloadReport {
+        let host = &entry.resource.spec.host;
+        let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let report = reports.get(host);
+        let mtu =
+            |network: &str| state.networks.get(network).map_or(0, |entry| entry.resource.spec.mtu.bytes());
+        let ports = compile::ports(state, entry)
+            .map(|port| {
+                let said = report.and_then(|report| report.ports.get(&port.id));
+                PortReport {
+                    name: port.name,
+                    id: port.id,
+                    mac: port.mac,
+                    addresses: port.addresses,
+                    attach: port.attach,
+                    queues: port.queues,
+                    mtu: mtu(&port.network),
+                    link: said.map(|said| said.link),
+                    faults: said.map(|said| said.faults.clone()).unwrap_or_default(),
+                    from_guest: said.map_or_else(Counters::default, |said| said.from_guest),
+                    to_guest: said.map_or_else(Counters::default, |said| said.to_guest),
+                    drops: said.map_or_else(BTreeMap::new, |said| said.drops.clone()),
+                    details: said.map_or_else(BTreeMap::new, |said| said.details.clone()),
+                }
+            })
+            .collect();
+        WorkloadReport {
+            host: host.clone(),
+            connected: report.is_some_and(|report| is_fresh(report, now)),
+            ports,
+        }
+    }
+
+    fn host(&self, state: &State, name: &str, wanted: u64, now: SystemTime) -> HostReport {
+        let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let report = reports.get(name);
+        let ids: Vec<u32> = state
+            .workloads
+            .values()
+            .filter(|entry| entry.resource.spec.host == name)
+            .flat_map(|entry| entry.ports.values().copied())
+            .collect();
+        let is_up = |id: &&u32| {
+            report
+                .and_then(|report| report.ports.get(*id))
+                .is_some_and(|port| port.link == Link::Up && port.faults.is_empty())
+        };
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        HostReport {
+            connected: report.is_some_and(|report| is_fresh(report, now)),
+            last_seen: report.map(|report| humantime::format_rfc3339_seconds(report.seen).to_string()),
+            version: report.map(|report| report.status.version.clone()),
+            revision: report.map_or(0, |report| report.status.revision),
+            wanted,
+            error: report.and_then(|report| report.status.error.clone()),
+            ports: count(ids.len()),
+            ports_up: count(ids.iter().filter(is_up).count()),
+        }
+    }
+
+    /// How many hosts spoke lately.
+    pub(crate) fn connected(&self, now: SystemTime) -> usize {
+        let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        reports.values().filter(|report| is_fresh(report, now)).count()
+    }
+
+    /// How far a revision has come on each host that has something to do for it.
+    pub(crate) fn realised(&self, state: &State, revision: &Revision, now: SystemTime) -> Realised {
+        let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let hosts: Vec<RealisedHost> = revision
+            .hosts
+            .iter()
+            // A host that is gone has nothing to do any more.
+            .filter(|host| state.hosts.contains_key(*host))
+            .map(|host| {
+                let (state, reason) = match reports.get(host) {
+                    Some(report) if report.status.revision >= revision.revision => {
+                        (RealisedState::Applied, None)
+                    }
+                    Some(Report { status: HostStatus { error: Some(error), .. }, .. }) => {
+                        (RealisedState::Failed, Some(error.clone()))
+                    }
+                    Some(report) if is_fresh(report, now) => (
+                        RealisedState::Pending,
+                        Some(format!("it is at revision {}", report.status.revision)),
+                    ),
+                    Some(_) | None => {
+                        (RealisedState::Pending, Some("it is not connected to the manager".to_owned()))
+                    }
+                };
+                RealisedHost { host: host.clone(), state, reason }
+            })
+            .collect();
+        let done = hosts.iter().all(|host| host.state == RealisedState::Applied);
+        Realised { revision: revision.revision, done, hosts }
+    }
+}
+
+fn is_fresh(report: &Report, now: SystemTime) -> bool {
+    now.duration_since(report.seen).map_or(true, |age| age <= PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use mgmt_types::Kind;
+
+    use super::*;
+    use crate::testing::state_of;
+
+    const ONE: &str = "kind: Host\nname: a\n---\nkind: Network\nname: blue\nspec: { subnets: [10.0.1.0/24] }\n---\nkind: Workload\nname: w\nspec: { host: a, kind: vm, ports: [{ name: e, network: blue }] }\n";
+
+    fn status(state: &State, revision: u64, error: Option<&str>) -> HostStatus {
+        HostStatus {
+            host: "a".into(),
+            version: "1".into(),
+            revision,
+            error: error.map(str::to_owned),
+            ports: vec![PortStatus {
+                id: state.workloads["w"].ports["e"],
+                workload: "w".into(),
+                port: "e".into(),
+                link: Link::Up,
+                faults: Vec::new(),
+                from_guest: Counters { packets: 3, bytes: 180 },
+                to_guest: Counters::default(),
+                drops: [("spoofed-mac".to_owned(), 2)].into(),
+                details: BTreeMap::new(),
+            }],
+        }
+    }
+
+    #[test]
+    fn what_a_host_says_is_part_of_its_resources() {
+        let state = state_of(ONE);
+        let board = Board::default();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let workload = |now| match board.resource(&state, &state.get(Kind::Workload, "w").unwrap(), now) {
+            Resource::Workload(workload) => workload.status.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((workload(now).connected, workload(now).ports[0].link), (false, None));
+        board.post(status(&state, 1, None), now);
+        let said = workload(now);
+        assert_eq!((said.connected, said.ports[0].link), (true, Some(Link::Up)));
+        assert_eq!(said.ports[0].drops["spoofed-mac"], 2);
+        assert!(!workload(now + Duration::from_secs(16)).connected);
+        let Resource::Host(host) = board.resource(&state, &state.get(Kind::Host, "a").unwrap(), now) else {
+            panic!("no host");
+        };
+        let report = host.status.unwrap();
+        assert_eq!((report.revision, report.wanted, report.ports, report.ports_up), (1, 1, 1, 1));
+        assert_eq!(report.last_seen.as_deref(), Some("1970-01-12T13:46:40Z"));
+    }
+
+    #[test]
+    fn a_revision_is_realised_when_every_host_of_it_says_so() {
+        let state = state_of(ONE);
+        let board = Board::default();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let revision = Revision {
+            revision: 4,
+            time: String::new(),
+            author: String::new(),
+            changes: Vec::new(),
+            hosts: vec!["a".into(), "gone".into()],
+        };
+        let stage = || {
+            let realised = board.realised(&state, &revision, now);
+            (realised.done, realised.hosts[0].state)
+        };
+        assert_eq!(stage(), (false, RealisedState::Pending));
+        board.post(status(&state, 3, None), now);
+        assert_eq!(stage(), (false, RealisedState::Pending));
+        board.post(status(&state, 3, Some("no such device")), now);
+        assert_eq!(stage(), (false, RealisedState::Failed));
+        board.post(status(&state, 5, None), now);
+        assert_eq!(stage(), (true, RealisedState::Applied));
+    }
+}

@@ -1,0 +1,281 @@
+//! The manager without its network: state, store, tokens and audit log under one roof.
+//!
+//! Methods that write block on the disk; the API calls them from threads that may block.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use mgmt_types::{
+    Applied, AuditEntry, Change, Host, Kind, Labels, Mistake, NewToken, Outcome, Problem, ProblemKind,
+    Realised, Resource, Revision, Role, TokenSecret, name,
+};
+use tokio::sync::watch;
+
+use crate::board::Board;
+use crate::document;
+use crate::limiter::Limiter;
+use crate::state::State;
+use crate::store::{Commit, Store, StoreError, StoredToken, TokenChange};
+use crate::token::{self, Caller, Tokens};
+use crate::transaction::{self, Wish};
+
+pub(crate) struct Manager {
+    store: Box<dyn Store>,
+    current: watch::Sender<Arc<State>>,
+    /// Held from reading the state a transaction begins with until the next one is on disk.
+    writing: Mutex<()>,
+    pub(crate) board: Board,
+    pub(crate) tokens: Tokens,
+    limiter: Mutex<Limiter>,
+    pub(crate) numbers: Numbers,
+}
+
+/// What `/metrics` counts since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    pub(crate) connections: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
+    /// Answers by hundreds of the status: 2xx, 3xx, 4xx, 5xx.
+    pub(crate) answers: [AtomicU64; 4],
+    pub(crate) refusals: AtomicU64,
+    pub(crate) refusals_unwritten: AtomicU64,
+}
+
+/// Who asks for what, for the audit log.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) caller: Option<Caller>,
+    pub(crate) peer: Option<IpAddr>,
+    /// Method and path.
+    pub(crate) action: String,
+}
+
+/// Most outcomes an audit entry lists; the revision lists all.
+const AUDIT_CHANGES: usize = 100;
+/// Longest action an audit entry holds, in characters.
+const AUDIT_ACTION: usize = 200;
+/// Most tokens: bounds what a leaked admin token can fill.
+const MAX_TOKENS: usize = 1000;
+
+impl Manager {
+    pub(crate) fn open(store: Box<dyn Store>) -> Result<Self, StoreError> {
+        let state = store.load()?;
+        let tokens = Tokens::new(store.tokens()?);
+        Ok(Self {
+            store,
+            current: watch::Sender::new(Arc::new(state)),
+            writing: Mutex::new(()),
+            board: Board::default(),
+            tokens,
+            limiter: Mutex::new(Limiter::new(Instant::now())),
+            numbers: Numbers::default(),
+        })
+    }
+
+    /// The newest state.
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Tells of every newer state; may skip some when there are many.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<State>> {
+        self.current.subscribe()
+    }
+
+    /// Does one transaction. `wishes` are made from the state the transaction begins with.
+    pub(crate) fn transact(
+        &self,
+        request: &Request,
+        dry_run: bool,
+        wishes: impl FnOnce(&State) -> Result<Vec<Wish>, Problem>,
+    ) -> Result<Applied, Problem> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.state();
+        let plan = transaction::plan(&before, &wishes(&before)?)?;
+        let applied = Applied { revision: plan.state.revision, dry_run, results: plan.outcomes };
+        if plan.diffs.is_empty() {
+            return Ok(applied);
+        }
+        if dry_run {
+            return Ok(Applied { revision: before.revision, ..applied });
+        }
+        let mut audit = self.entry(request, 200);
+        audit.revision = Some(applied.revision);
+        let changed = applied.results.iter().filter(|outcome| outcome.change != Change::Unchanged);
+        audit.changes = changed.take(AUDIT_CHANGES).cloned().collect();
+        let revision = Revision {
+            revision: applied.revision,
+            time: audit.time.clone(),
+            author: audit.author.clone().unwrap_or_default(),
+            changes: plan.diffs,
+            hosts: plan.hosts,
+        };
+        let (puts, removals, counters) = (&plan.puts, &plan.removals, plan.state.counters);
+        self.store
+            .commit(&Commit { revision: &revision, puts, removals, counters, audit: &audit })
+            .map_err(|error| internal(&error))?;
+        self.board.retain(&plan.state);
+        self.current.send_replace(Arc::new(plan.state));
+        Ok(applied)
+    }
+
+    /// Declares a host that speaks for the first time.
+    pub(crate) fn ensure_host(&self, request: &Request, host: &str) -> Result<(), Problem> {
+        if self.state().hosts.contains_key(host) {
+            return Ok(());
+        }
+        let resource = Resource::Host(Host {
+            name: host.to_owned(),
+            labels: Labels::new(),
+            spec: mgmt_types::HostSpec {},
+            status: None,
+            revision: None,
+        });
+        let value = serde_json::to_value(&resource).map_err(|error| internal(&error))?;
+        let declared = document::from_json(&value, Kind::Host, host)?;
+        self.transact(request, false, |state| {
+            let known = state.hosts.contains_key(host);
+            Ok(if known { Vec::new() } else { vec![Wish::Put(declared)] })
+        })?;
+        Ok(())
+    }
+
+    /// Makes a token; its secret is known only to the caller from here on.
+    pub(crate) fn add_token(
+        &self,
+        request: &Request,
+        wish: &NewToken,
+        secret: String,
+    ) -> Result<TokenSecret, Problem> {
+        if let Err(error) = name::check(&wish.name) {
+            let mistake = Mistake::new("name", &wish.name, "letters a-z, digits and '-'")
+                .detail(format!("the name {error}"));
+            return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
+        }
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.tokens.list();
+        if tokens.iter().any(|token| token.name == wish.name) {
+            let mistake = Mistake::new("name", &wish.name, "a name no token has; delete that one first")
+                .detail("there is a token of this name");
+            return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
+        }
+        if tokens.len() >= MAX_TOKENS {
+            let reason = format!("there are {MAX_TOKENS} tokens; delete some first");
+            return Err(Problem::new(ProblemKind::Invalid, reason));
+        }
+        let mut audit = self.entry(request, 201);
+        audit.detail = Some(format!("token {} with role {}", wish.name, wish.role));
+        let stored = StoredToken {
+            name: wish.name.clone(),
+            role: wish.role,
+            created: audit.time.clone(),
+            hash: token::hash(&secret),
+        };
+        self.store.change_token(TokenChange::Add(&stored), &audit).map_err(|error| internal(&error))?;
+        self.tokens.add(stored);
+        Ok(TokenSecret { name: wish.name.clone(), role: wish.role, secret })
+    }
+
+    /// Withdraws a token; the last one of role admin stays.
+    pub(crate) fn remove_token(&self, request: &Request, name: &str) -> Result<(), Problem> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.tokens.list();
+        let Some(token) = tokens.iter().find(|token| token.name == name) else {
+            return Err(Problem::new(ProblemKind::NotFound, format!("there is no token {name:?}")));
+        };
+        let admins = tokens.iter().filter(|token| token.role == Role::Admin).count();
+        if token.role == Role::Admin && admins == 1 {
+            return Err(Problem::new(
+                ProblemKind::InUse,
+                "it is the last token of role admin; make another first",
+            ));
+        }
+        let mut audit = self.entry(request, 200);
+        audit.detail = Some(format!("token {name} with role {}", token.role));
+        self.store.change_token(TokenChange::Remove(name), &audit).map_err(|error| internal(&error))?;
+        self.tokens.remove(name);
+        Ok(())
+    }
+
+    /// Notes that a request was refused for want of a token or a right; blocks on the disk when it is written.
+    pub(crate) fn refused(&self, request: &Request, status: u16, detail: &str, now: Instant) {
+        self.numbers.refusals.fetch_add(1, Ordering::Relaxed);
+        let from = request.peer.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        let admitted = self.limiter.lock().unwrap_or_else(PoisonError::into_inner).admit(from, now);
+        let Some(suppressed) = admitted else {
+            self.numbers.refusals_unwritten.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let mut audit = self.entry(request, status);
+        audit.detail = Some(detail.chars().take(AUDIT_ACTION).collect());
+        audit.suppressed = suppressed;
+        log::warn!("refused with {status}: {} from {from} ({suppressed} more not logged)", audit.action);
+        if let Err(error) = self.store.refused(&audit) {
+            log::error!("the audit log cannot be written: {error}");
+        }
+    }
+
+    pub(crate) fn audit(&self, before: Option<u64>, most: usize) -> Result<Vec<AuditEntry>, Problem> {
+        self.store.audit(before, most).map_err(|error| internal(&error))
+    }
+
+    /// One revision.
+    pub(crate) fn revision(&self, number: u64) -> Result<Revision, Problem> {
+        let newest = self.state().revision;
+        if number == 0 || number > newest {
+            let detail = format!("there is no revision {number}; there are 1 to {newest}");
+            return Err(Problem::new(ProblemKind::NotFound, detail));
+        }
+        match self.store.revision(number).map_err(|error| internal(&error))? {
+            Some(revision) => Ok(revision),
+            None => Err(self.gone(number)?),
+        }
+    }
+
+    /// How far a revision has come.
+    pub(crate) fn realised(&self, number: u64, now: SystemTime) -> Result<Realised, Problem> {
+        let revision = self.revision(number)?;
+        Ok(self.board.realised(&self.state(), &revision, now))
+    }
+
+    /// Revisions after `number`, oldest first, at most `most`.
+    pub(crate) fn revisions_after(&self, number: u64, most: usize) -> Result<Vec<Revision>, Problem> {
+        let revisions = self.store.revisions_after(number, most).map_err(|error| internal(&error))?;
+        match revisions.first() {
+            Some(first) if first.revision > number.saturating_add(1) => Err(self.gone(number)?),
+            _ => Ok(revisions),
+        }
+    }
+
+    fn gone(&self, number: u64) -> Result<Problem, Problem> {
+        let oldest = self.store.oldest_revision().map_err(|error| internal(&error))?.unwrap_or(0);
+        let detail =
+            format!("what came right after revision {number} is no longer kept; the oldest kept is {oldest}");
+        Ok(Problem::new(ProblemKind::Gone, detail))
+    }
+
+    fn entry(&self, request: &Request, status: u16) -> AuditEntry {
+        AuditEntry {
+            id: 0,
+            time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            author: request.caller.as_ref().map(|caller| caller.name.clone()),
+            role: request.caller.as_ref().map(|caller| caller.role),
+            peer: request.peer.map(|peer| peer.to_string()),
+            action: request.action.chars().take(AUDIT_ACTION).collect(),
+            status,
+            revision: None,
+            changes: Vec::<Outcome>::new(),
+            detail: None,
+            suppressed: 0,
+        }
+    }
+}
+
+/// The client learns that something broke, the log what.
+pub(crate) fn internal(error: &dyn std::fmt::Display) -> Problem {
+    log::error!("{error}");
+    Problem::new(ProblemKind::Internal, "the manager's log says what")
+}
