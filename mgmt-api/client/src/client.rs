@@ -1,400 +1,274 @@
-//! Requests and answers.
+//! One manager, and how requests reach it.
 
-use std::sync::Arc;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_MATCH};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use mgmt_types::agent::HostStatus;
-use mgmt_types::{
-    Applied, AuditEntry, Kind, NewToken, Problem, Realised, Resource, ResourceList, Revision, TokenInfo,
-    TokenSecret,
-};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use mgmt_types::Problem;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::endpoint::{Endpoint, EndpointError};
-use crate::events::{Events, SliceStream, WatchStream};
+use crate::{Error, tls};
 
-/// Time until the head of an answer must be there. The manager gives up after 30 seconds itself.
-const PATIENCE: Duration = Duration::from_secs(40);
-/// Time for a connection to come about.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Largest answer that is read, in bytes: all workloads of a full manager.
-const MAX_ANSWER: usize = 256 << 20;
-
-/// Why a request did not bring what was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The endpoint cannot be used.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The manager cannot be reached, or cannot be trusted.
-    #[error("cannot reach the manager at {url}: {reason}")]
-    Reach {
-        /// The manager's URL.
-        url: String,
-        /// What went wrong, from the outside in.
-        reason: String,
-    },
-    /// The manager does not answer.
-    #[error("the manager at {url} did not answer within {} seconds", .after.as_secs())]
-    Silent {
-        /// The manager's URL.
-        url: String,
-        /// How long the client waited.
-        after: Duration,
-    },
-    /// The manager refuses.
-    #[error("{0}")]
-    Refused(Box<Problem>),
-    /// The manager's answer is not understood; manager and client may be of different versions.
-    #[error("the manager at {url} answered {status} with something unexpected: {reason}")]
-    Answer {
-        /// The manager's URL.
-        url: String,
-        /// HTTP status of the answer.
-        status: u16,
-        /// What is wrong with it.
-        reason: String,
-    },
+/// Where a manager is and how to be let in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Base URL, `https://host:port`.
+    pub url: String,
+    /// Bearer token.
+    pub token: String,
+    /// PEM of the authority that signed the manager's certificate.
+    pub ca_pem: String,
 }
 
-impl Error {
-    /// The problem, when the manager refused.
-    pub fn problem(&self) -> Option<&Problem> {
-        match self {
-            Self::Refused(problem) => Some(problem),
-            _ => None,
+/// How long things may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Until a request is answered whole, or a stream's first byte came.
+    pub request: Duration,
+    /// Between two signs of life of a stream; the manager sends one every 15 s.
+    pub silence: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            request: Duration::from_secs(15),
+            silence: Duration::from_secs(45),
         }
     }
 }
 
-/// A file of resources under the name that mistakes shall be reported with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct File {
-    /// Its name; `.json` at the end means JSON, all else is YAML.
-    pub file: String,
-    /// What is in it.
-    pub text: String,
-}
+/// Largest answer that is read: the audit log and 20 000 ports with all their counters stay far below.
+const MAX_ANSWER: usize = 64 << 20;
 
-/// A resource that was written.
-#[derive(Debug, Clone)]
-pub struct Written {
-    /// As it is now.
-    pub resource: Resource,
-    /// True when it is new.
-    pub created: bool,
-}
-
-/// A client of one manager. Cheap to clone; connections are shared.
+/// A client of one manager. Connections are made when needed and kept for a while; clones share them.
 #[derive(Clone)]
 pub struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    base: Arc<str>,
-    authorization: header::HeaderValue,
-}
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("url", &self.base).finish_non_exhaustive()
-    }
+    base: String,
+    authorization: HeaderValue,
+    timeouts: Timeouts,
 }
 
 impl Client {
-    /// Prepares a client. Nothing is sent before the first request.
-    pub fn connect(endpoint: &Endpoint) -> Result<Self, EndpointError> {
-        let base = endpoint.url.trim_end_matches('/').to_owned();
-        let wrong =
-            |reason: &str| EndpointError::Url { url: endpoint.url.clone(), reason: reason.to_owned() };
-        let uri: Uri = base.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
-        if uri.scheme_str() != Some("https") {
-            return Err(wrong("it does not begin with https://"));
-        }
-        if uri.path() != "/" || uri.query().is_some() {
-            return Err(wrong("it has more than scheme, address and port"));
-        }
-        let mut authorization = header::HeaderValue::from_str(&format!("Bearer {}", endpoint.token.trim()))
-            .map_err(|_| EndpointError::Token)?;
-        authorization.set_sensitive(true);
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT));
-        tcp.set_nodelay(true);
-        let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls(&endpoint.ca)?)
-            .https_only()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            // Below the manager's own limit, so that a request never meets a connection just being closed.
-            .pool_idle_timeout(Duration::from_secs(15))
-            .build(https);
-        Ok(Self { http, base: base.into(), authorization })
+    /// A client for `endpoint`. No connection is made yet: the first request makes it.
+    ///
+    /// # Errors
+    /// When the URL is none, is not `https`, has a path, or token or certificate cannot be used.
+    pub fn connect(endpoint: &Endpoint) -> Result<Self, Error> {
+        Self::connect_with(endpoint, Timeouts::default())
     }
 
-    /// The manager's URL.
+    /// As [`Client::connect`], with other limits of time.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect_with(endpoint: &Endpoint, timeouts: Timeouts) -> Result<Self, Error> {
+        let base = base(&endpoint.url)?;
+        let tls = tls::trusting_only(&endpoint.ca_pem)?;
+        let mut authorization =
+            HeaderValue::from_str(&format!("Bearer {}", endpoint.token.trim())).map_err(|_| Error::Token)?;
+        authorization.set_sensitive(true);
+
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(timeouts.connect));
+        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(10))
+            .build(https.wrap_connector(tcp));
+        Ok(Self { http, base, authorization, timeouts })
+    }
+
+    /// The manager's base URL.
     pub fn url(&self) -> &str {
         &self.base
     }
 
-    /// All resources of a kind; `labels` is a selector such as `app=shop`, empty for all.
-    pub async fn list(&self, kind: Kind, labels: &str) -> Result<ResourceList, Error> {
-        let query = if labels.is_empty() { String::new() } else { format!("?labels={}", encode(labels)) };
-        self.get(&format!("/v1/{}{query}", kind.plural())).await
+    /// A GET of JSON.
+    pub(crate) async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.json(self.request(Method::GET, path, None)?).await
     }
 
-    /// One resource, with its status.
-    pub async fn read(&self, kind: Kind, name: &str) -> Result<Resource, Error> {
-        self.get(&format!("/v1/{}/{}", kind.plural(), encode(name))).await
-    }
-
-    /// Makes a resource exactly so; only if it is at revision `at`, when given.
-    pub async fn replace(&self, resource: &Resource, at: Option<u64>) -> Result<Written, Error> {
-        let path = format!("/v1/{}/{}", resource.kind().plural(), encode(resource.name()));
-        let mut request = self.request(Method::PUT, &path, "application/json", self.body(resource)?)?;
-        if let Some(revision) = at
-            && let Ok(value) = header::HeaderValue::from_str(&format!("\"{revision}\""))
-        {
-            request.headers_mut().insert(header::IF_MATCH, value);
-        }
-        let (status, resource) = self.ask(request).await?;
-        Ok(Written { resource, created: status == StatusCode::CREATED })
-    }
-
-    /// Changes members of a resource by JSON merge patch (RFC 7396).
-    pub async fn patch(&self, kind: Kind, name: &str, patch: &serde_json::Value) -> Result<Resource, Error> {
-        let path = format!("/v1/{}/{}", kind.plural(), encode(name));
-        let kind = "application/merge-patch+json";
-        Ok(self.ask(self.request(Method::PATCH, &path, kind, self.body(patch)?)?).await?.1)
-    }
-
-    /// Deletes a resource that nothing uses.
-    pub async fn delete(&self, kind: Kind, name: &str) -> Result<Applied, Error> {
-        let path = format!("/v1/{}/{}", kind.plural(), encode(name));
-        Ok(self.ask(self.request(Method::DELETE, &path, "", Bytes::new())?).await?.1)
-    }
-
-    /// Makes all resources of all files exactly so, in one transaction, or only checks them.
-    pub async fn apply(&self, files: &[File], dry_run: bool) -> Result<Applied, Error> {
-        self.transaction("/v1/apply", files, dry_run).await
-    }
-
-    /// Deletes all resources that the files name, in one transaction, or only checks them.
-    pub async fn delete_all(&self, files: &[File], dry_run: bool) -> Result<Applied, Error> {
-        self.transaction("/v1/delete", files, dry_run).await
-    }
-
-    /// Applies a text of YAML documents.
-    pub async fn apply_yaml(&self, text: &str) -> Result<Applied, Error> {
-        let body = Bytes::copy_from_slice(text.as_bytes());
-        Ok(self.ask(self.request(Method::POST, "/v1/apply", "application/yaml", body)?).await?.1)
-    }
-
-    async fn transaction(&self, path: &str, files: &[File], dry_run: bool) -> Result<Applied, Error> {
-        let path = format!("{path}?dryRun={dry_run}");
-        let kind = "application/vnd.palisade.files+json";
-        Ok(self.ask(self.request(Method::POST, &path, kind, self.body(&files)?)?).await?.1)
-    }
-
-    /// One revision: who changed what.
-    pub async fn revision(&self, number: u64) -> Result<Revision, Error> {
-        self.get(&format!("/v1/revisions/{number}")).await
-    }
-
-    /// How far a revision has come on each host.
-    pub async fn realised(&self, number: u64) -> Result<Realised, Error> {
-        self.get(&format!("/v1/revisions/{number}/realized")).await
-    }
-
-    /// The newest entries of the audit log, newest first.
-    pub async fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, Error> {
-        self.get(&format!("/v1/audit?limit={limit}")).await
-    }
-
-    /// All tokens, without their secrets.
-    pub async fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
-        self.get("/v1/tokens").await
-    }
-
-    /// Makes a token; the answer is the only place its secret appears.
-    pub async fn create_token(&self, wish: &NewToken) -> Result<TokenSecret, Error> {
-        let body = self.body(wish)?;
-        Ok(self.ask(self.request(Method::POST, "/v1/tokens", "application/json", body)?).await?.1)
-    }
-
-    /// Withdraws a token at once.
-    pub async fn delete_token(&self, name: &str) -> Result<(), Error> {
-        let path = format!("/v1/tokens/{}", encode(name));
-        self.send(self.request(Method::DELETE, &path, "", Bytes::new())?).await.map(drop)
-    }
-
-    /// The description of the API.
-    pub async fn openapi(&self) -> Result<serde_json::Value, Error> {
-        self.get("/v1/openapi.json").await
-    }
-
-    /// The manager's counters in the Prometheus text format.
-    pub async fn metrics(&self) -> Result<String, Error> {
-        let response = self.send(self.request(Method::GET, "/metrics", "", Bytes::new())?).await?;
-        Ok(String::from_utf8_lossy(&self.read_body(response).await?.1).into_owned())
-    }
-
-    /// Every revision after `from`, or from now on, as it comes about.
-    pub async fn watch(&self, from: Option<u64>) -> Result<WatchStream, Error> {
-        let query = from.map_or_else(String::new, |from| format!("?from={from}"));
-        Ok(WatchStream::new(self.events(&format!("/v1/watch{query}")).await?))
-    }
-
-    /// The slice of a host: the full state at once, then again whenever it changes.
-    pub async fn agent_state_stream(&self, host: &str, from: u64) -> Result<SliceStream, Error> {
-        let path = format!("/v1/agent/state?host={}&from={from}", encode(host));
-        Ok(SliceStream::new(self.events(&path).await?))
-    }
-
-    /// Says how a host fares; the manager counts it as gone after 15 seconds of silence.
-    pub async fn post_status(&self, status: &HostStatus) -> Result<(), Error> {
-        let body = self.body(status)?;
-        self.send(self.request(Method::POST, "/v1/agent/status", "application/json", body)?).await.map(drop)
-    }
-
-    async fn events(&self, path: &str) -> Result<Events, Error> {
-        let response = self.send(self.request(Method::GET, path, "", Bytes::new())?).await?;
-        Ok(Events::new(response.into_body(), Arc::clone(&self.base)))
-    }
-
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        Ok(self.ask(self.request(Method::GET, path, "", Bytes::new())?).await?.1)
-    }
-
-    fn request(
+    /// Sends JSON, reads JSON.
+    pub(crate) async fn write<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        kind: &str,
-        body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, Error> {
-        let mut builder = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header(header::AUTHORIZATION, self.authorization.clone());
-        if !kind.is_empty() {
-            builder = builder.header(header::CONTENT_TYPE, kind);
-        }
-        builder.body(Full::new(body)).map_err(|error| {
-            Error::Endpoint(EndpointError::Url { url: self.base.to_string(), reason: error.to_string() })
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        self.json(self.request(method, path, Some(Body::json(body)?))?).await
+    }
+
+    /// Sends a request, reads JSON.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> Result<T, Error> {
+        let path = request.uri().path().to_owned();
+        let body = self.bytes(request).await?;
+        serde_json::from_slice(&body).map_err(|source| Error::Answer {
+            path,
+            source,
+            got: String::from_utf8_lossy(&body).chars().take(200).collect(),
         })
     }
 
-    fn body<T: Serialize + ?Sized>(&self, value: &T) -> Result<Bytes, Error> {
-        serde_json::to_vec(value).map(Bytes::from).map_err(|error| Error::Answer {
-            url: self.base.to_string(),
-            status: 0,
-            reason: format!("the request cannot be written: {error}"),
-        })
-    }
-
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, T), Error> {
-        let response = self.send(request).await?;
-        let (status, bytes) = self.read_body(response).await?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| self.strange(status, &error))?;
-        Ok((status, value))
-    }
-
-    /// Sends a request and waits for the head of the answer; a refusal is an error.
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
-        let response = match tokio::time::timeout(PATIENCE, self.http.request(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(self.unreachable(&error)),
-            Err(_) => return Err(Error::Silent { url: self.base.to_string(), after: PATIENCE }),
+    /// Sends a request, reads the body of a good answer.
+    pub(crate) async fn bytes(&self, request: Request<Full<Bytes>>) -> Result<Bytes, Error> {
+        let path = request.uri().path().to_owned();
+        let exchange = async {
+            let response = self.send(request).await?;
+            let body = Limited::new(response.into_body(), MAX_ANSWER);
+            match body.collect().await {
+                Ok(body) => Ok(body.to_bytes()),
+                Err(error) => Err(Error::Body { path: path.clone(), reason: error.to_string() }),
+            }
         };
+        self.within(exchange).await
+    }
+
+    /// Sends a request; gets a good answer whose body is not read yet, within the time of one request.
+    pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+        self.within(self.send(request)).await
+    }
+
+    async fn within<T>(&self, exchange: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let after = self.timeouts.request;
+        let late = |_| Error::Timeout { url: self.base.clone(), after };
+        tokio::time::timeout(after, exchange).await.map_err(late)?
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+        let path = request.uri().path().to_owned();
+        let sent = self.http.request(request).await;
+        let response = sent.map_err(|error| Error::transport(&self.base, &error))?;
         if response.status().is_success() {
             return Ok(response);
         }
-        let (status, bytes) = self.read_body(response).await?;
-        match serde_json::from_slice(&bytes) {
-            Ok(problem) => Err(Error::Refused(Box::new(problem))),
-            Err(error) => Err(self.strange(status, &error)),
-        }
-    }
-
-    async fn read_body(&self, response: Response<Incoming>) -> Result<(StatusCode, Bytes), Error> {
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect();
-        match tokio::time::timeout(PATIENCE, body).await {
-            Ok(Ok(body)) => Ok((status, body.to_bytes())),
-            Ok(Err(error)) => Err(self.strange(status, &*error)),
-            Err(_) => Err(Error::Silent { url: self.base.to_string(), after: PATIENCE }),
+        let body = Limited::new(response.into_body(), MAX_PROBLEM).collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        Err(refusal(status, path, &body))
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Body>,
+    ) -> Result<Request<Full<Bytes>>, Error> {
+        let uri = format!("{}{path}", self.base);
+        let uri: Uri = uri.parse().map_err(|_| Error::Url { got: uri.clone() })?;
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, self.authorization.clone());
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(body) = body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(body.content_type));
+            *request.body_mut() = Full::new(body.bytes);
+        }
+        Ok(request)
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+}
+
+/// Largest error that is read.
+const MAX_PROBLEM: usize = 1 << 20;
+
+fn refusal(status: StatusCode, path: String, body: &[u8]) -> Error {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => Error::Problem(Box::new(problem)),
+        Err(_) => {
+            let got = String::from_utf8_lossy(body).chars().take(200).collect();
+            Error::Status { path, status: status.as_u16(), got }
         }
     }
+}
 
-    fn unreachable(&self, error: &dyn std::error::Error) -> Error {
-        Error::Reach { url: self.base.to_string(), reason: chain(error) }
+/// `https://host:port` without anything behind it.
+fn base(url: &str) -> Result<String, Error> {
+    let refuse = || Error::Url { got: url.to_owned() };
+    let uri: Uri = url.trim().parse().map_err(|_| refuse())?;
+    let authority = uri.authority().ok_or_else(refuse)?;
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    if uri.scheme_str() != Some("https") || !bare || authority.as_str().contains('@') {
+        return Err(refuse());
+    }
+    Ok(format!("https://{authority}"))
+}
+
+/// What a request carries.
+pub(crate) struct Body {
+    content_type: &'static str,
+    bytes: Bytes,
+}
+
+impl Body {
+    pub(crate) fn json(value: &impl Serialize) -> Result<Self, Error> {
+        Self::of("application/json", value)
     }
 
-    fn strange(&self, status: StatusCode, error: &dyn std::error::Error) -> Error {
-        Error::Answer { url: self.base.to_string(), status: status.as_u16(), reason: chain(error) }
+    pub(crate) fn of(content_type: &'static str, value: &impl Serialize) -> Result<Self, Error> {
+        let bytes = serde_json::to_vec(value).map_err(Error::Request)?;
+        Ok(Self { content_type, bytes: bytes.into() })
     }
 }
 
-fn tls(ca: &[u8]) -> Result<rustls::ClientConfig, EndpointError> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca) {
-        let certificate =
-            certificate.map_err(|error| EndpointError::Authority(format!("not PEM: {error}")))?;
-        roots.add(certificate).map_err(|error| EndpointError::Authority(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(EndpointError::Authority("there is no certificate in the authority's file".to_owned()));
-    }
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| EndpointError::Authority(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// An error and its causes in one line; what a cause repeats is said once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
+/// `If-Match` for a resource that is expected at `revision`.
+pub(crate) fn expect_revision(request: &mut Request<Full<Bytes>>, revision: Option<u64>) {
+    if let Some(revision) = revision {
+        let value = HeaderValue::from_str(&format!("\"{revision}\""));
+        // Digits in quotes are always a header's value.
+        if let Ok(value) = value {
+            request.headers_mut().insert(IF_MATCH, value);
         }
-        cause = inner.source();
     }
-    text
 }
 
-/// Percent-encodes all but unreserved characters (RFC 3986 section 2.3).
-fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
+/// One segment of a path or one value of a query, percent-encoded (RFC 3986 section 2.3).
+pub(crate) fn encoded(text: &str) -> String {
+    use fmt::Write;
+    let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte))
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing into a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
         }
     }
-    encoded
+    out
+}
+
+impl fmt::Debug for Endpoint {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Client {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("url", &self.base).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
@@ -402,25 +276,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_that_cannot_work_says_why() {
-        let endpoint = |url: &str, ca: &str| Endpoint {
-            url: url.to_owned(),
-            ca: ca.as_bytes().to_vec(),
-            token: "x".to_owned(),
-        };
-        for (url, ca, words) in [
-            ("http://127.0.0.1", "", "does not begin with https://"),
-            ("https://127.0.0.1/v1", "", "more than scheme, address and port"),
-            ("https://127.0.0.1:7470", "", "no certificate"),
-            ("not a url", "", "not the URL of a manager"),
+    fn a_base_url_is_https_and_bare() {
+        for (url, base_url) in [
+            ("https://127.0.0.1:7470", "https://127.0.0.1:7470"),
+            ("https://manager/", "https://manager"),
+            (" https://[::1]:7470 ", "https://[::1]:7470"),
         ] {
-            let error = Client::connect(&endpoint(url, ca)).unwrap_err().to_string();
-            assert!(error.contains(words), "{url}: {error}");
+            assert_eq!(base(url).expect("a good URL"), base_url);
+        }
+        for url in ["", "manager:7470", "http://manager", "https://manager/v1", "https://a@b", "https://m/?x"]
+        {
+            assert!(base(url).is_err(), "{url}");
         }
     }
 
     #[test]
-    fn what_goes_into_a_url_is_encoded() {
-        assert_eq!(encode("a b/ü,x=1"), "a%20b%2F%C3%BC%2Cx%3D1");
+    fn a_name_with_a_slash_stays_one_segment() {
+        assert_eq!(encoded("web-1"), "web-1");
+        assert_eq!(encoded("a/../b?c=d&e é"), "a%2F..%2Fb%3Fc%3Dd%26e%20%C3%A9");
+    }
+
+    #[test]
+    fn an_answer_that_is_no_problem_is_shown_as_it_came() {
+        let error = refusal(StatusCode::BAD_GATEWAY, "/v1/hosts".into(), b"<html>proxy");
+        assert!(matches!(&error, Error::Status { status: 502, got, .. } if got == "<html>proxy"), "{error}");
+        let problem = Problem::new(mgmt_types::ProblemKind::NotFound, "no such host");
+        let body = serde_json::to_vec(&problem).expect("serialises");
+        let error = refusal(StatusCode::NOT_FOUND, "/v1/hosts/a".into(), &body);
+        assert!(matches!(&error, Error::Problem(got) if **got == problem), "{error}");
     }
 }

@@ -1,13 +1,35 @@
 //! Typed client of the management API.
 //!
-//! [`Client::connect`] takes an [`Endpoint`]: where the manager is, which authority to trust, which token to show.
-//! Methods return what the API returns; what it refuses comes back as [`Error::Refused`] with the whole
-//! [`Problem`](mgmt_types::Problem).
+//! ```no_run
+//! # async fn example() -> Result<(), mgmt_client::Error> {
+//! use mgmt_client::{Client, Endpoint};
+//! use mgmt_types::Kind;
+//!
+//! let client = Client::connect(&Endpoint {
+//!     url: "https://127.0.0.1:7470".into(),
+//!     token: "secret".into(),
+//!     ca_pem: "-----BEGIN CERTIFICATE-----…".into(),
+//! })?;
+//! for network in client.list(Kind::Network, None).await? {
+//!     println!("{}", network.name());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//! One authority is trusted: the one whose certificate the endpoint names. Nothing is retried, and everything has an
+//! end: a request after [`Timeouts::request`], a silent stream after [`Timeouts::silence`].
 
+mod apply;
 mod client;
-mod endpoint;
+mod error;
 mod events;
+mod resources;
+mod sse;
+mod streams;
+mod tls;
 
-pub use client::{Client, Error, File, Written};
-pub use endpoint::{Endpoint, EndpointError};
-pub use events::{Events, SliceStream, WatchStream};
+pub use apply::Document;
+pub use client::{Client, Endpoint, Timeouts};
+pub use error::Error;
+pub use events::Events;
+pub use resources::AuditQuery;
