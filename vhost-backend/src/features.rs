@@ -105,7 +105,7 @@ pub const PROTOCOL: &[Feature] = &[
     yes(
         9,
         "CONFIG",
-        "MAC, status, queue pairs and MTU can be read from us; QEMU keeps its own copy and says so once",
+        "MAC, status, queue pairs and MTU can be read from us; QEMU keeps its own copy and warns of it at start",
     ),
     no(10, "BACKEND_SEND_FD", "belongs to BACKEND_REQ"),
     no(11, "HOST_NOTIFIER", "no hardware doorbells"),

@@ -291,9 +291,10 @@ impl Shared {
     fn converse(&self, vmm: OwnedFd, listener: Option<BorrowedFd<'_>>) -> Result<End, End> {
         let PortConfig { name, mac, mtu, queue_pairs: pairs, .. } = &self.config;
         let config = ConfigSpace::new(*mac, *pairs, *mtu);
-        let device = Device::new(name.clone(), self.offered, config, self.slots.clone(), self.events.clone());
+        let device =
+            Device::new(name.clone(), self.offered, config, self.slots.clone(), self.events.clone())?;
         let session = Session::start(device)?;
-        let offer = Offer { pairs: *pairs, features: self.offered, mtu: *mtu };
+        let offer = Offer { name, pairs: *pairs, features: self.offered, mtu: *mtu };
         let desk = Attended { shared: self, session: &session, listener };
         Ok(Relay::new(vmm, session.socket(), self.alarm(), offer, &desk)?.run(listener))
     }

@@ -24,7 +24,9 @@ use crate::socket::{Alarm, Reads, Socket, wait};
 
 /// What the port offers, to check requests against.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Offer {
+pub(crate) struct Offer<'a> {
+    /// The port's, for the log.
+    pub(crate) name: &'a str,
     pub(crate) pairs: u16,
     /// Virtio feature bits.
     pub(crate) features: u64,
@@ -66,7 +68,7 @@ pub(crate) struct Relay<'a> {
     vmm: Socket,
     device: &'a Socket,
     alarm: Alarm<'a>,
-    offer: Offer,
+    offer: Offer<'a>,
     desk: &'a dyn Desk,
     protocol: u64,
     /// Regions by guest address.
@@ -87,7 +89,7 @@ impl<'a> Relay<'a> {
         vmm: OwnedFd,
         device: &'a Socket,
         alarm: Alarm<'a>,
-        offer: Offer,
+        offer: Offer<'a>,
         desk: &'a dyn Desk,
     ) -> Result<Self, End> {
         Ok(Relay {
@@ -154,8 +156,8 @@ impl<'a> Relay<'a> {
         let request = message.request;
         let rule = self.check(&message)?;
         match message.ring() {
-            Some(ring) => log::trace!("{request:?} for ring {ring}"),
-            None => log::trace!("{request:?}"),
+            Some(ring) => log::trace!("{}: {request:?} for ring {ring}", self.offer.name),
+            None => log::trace!("{}: {request:?}", self.offer.name),
         }
         let wants_reply = message.wants_reply();
         let reply = match request {
@@ -362,7 +364,7 @@ impl<'a> Relay<'a> {
         let request = message.request;
         message.flags |= NEED_REPLY;
         self.device.send(&message, self.alarm).map_err(|end| match end {
-            End::Io(_) => End::Refused { request },
+            End::HungUp => End::Refused { request },
             end => end,
         })?;
         drop(message);

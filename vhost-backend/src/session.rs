@@ -75,7 +75,7 @@ impl Drop for Session {
         self.device.slots.iter().for_each(|slot| slot.detach());
         *lock(&self.device.held) = Held::default();
         self.daemon = None;
-        if let Some(fd) = lock(&self.device.exit).take() {
+        if let Some(fd) = lock(&self.device.exit).leaked.take() {
             // SAFETY: the crate took this descriptor out of its owner for good (`into_raw_fd` when it made its epoll
             // instance) and never closes it; the thread that polled it was joined just now.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -96,9 +96,16 @@ pub(crate) struct Device {
     config: ConfigSpace,
     slots: Vec<Arc<Slot>>,
     events: Arc<dyn PortEvents>,
-    /// The crate's copy of the exit event, which it leaks.
-    exit: Mutex<Option<RawFd>>,
+    exit: Mutex<Exit>,
     held: Mutex<Held>,
+}
+
+/// What ends the crate's epoll thread. Made beforehand: without it the thread could never be joined.
+#[derive(Default)]
+struct Exit {
+    event: Option<(EventConsumer, EventNotifier)>,
+    /// The crate's copy, which it leaks.
+    leaked: Option<RawFd>,
 }
 
 /// Whether rings wait for the dirty log, and the memory they go on with.
@@ -115,9 +122,10 @@ impl Device {
         config: ConfigSpace,
         slots: Vec<Arc<Slot>>,
         events: Arc<dyn PortEvents>,
-    ) -> Self {
-        let (exit, held) = (Mutex::new(None), Mutex::new(Held::default()));
-        Device { name, features, config, slots, events, exit, held }
+    ) -> io::Result<Self> {
+        let event = Some(new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?);
+        let exit = Mutex::new(Exit { event, leaked: None });
+        Ok(Device { name, features, config, slots, events, exit, held: Mutex::default() })
     }
 
     /// See [`Desk::hold_rings`](crate::relay::Desk::hold_rings).
@@ -185,16 +193,10 @@ impl VhostUserBackend for Device {
     }
 
     fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
-        match new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC) {
-            Ok((consumer, notifier)) => {
-                *lock(&self.exit) = Some(consumer.as_raw_fd());
-                Some((consumer, notifier))
-            }
-            Err(error) => {
-                log::error!("{}: cannot make an eventfd: {error}", self.name);
-                None
-            }
-        }
+        let mut exit = lock(&self.exit);
+        let event = exit.event.take();
+        exit.leaked = event.as_ref().map(|(consumer, _)| consumer.as_raw_fd());
+        event
     }
 
     /// The crate's thread has dummy kicks: it comes here only when a ring starts or is enabled, which may already hold

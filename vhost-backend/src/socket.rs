@@ -86,7 +86,7 @@ impl Socket {
         Ok(Some(Message { request, flags, body, fds }))
     }
 
-    /// Sends a whole message.
+    /// Sends a whole message. [`End::HungUp`] when nobody is there to read it.
     pub(crate) fn send(&self, message: &Message, alarm: Alarm<'_>) -> Result<(), End> {
         let deadline = Instant::now() + PATIENCE;
         let bytes = [&message.header()[..], &message.body].concat();
@@ -103,6 +103,7 @@ impl Socket {
                 Ok(count) => sent += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, alarm, deadline)?,
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(End::HungUp),
                 Err(error) => return Err(End::Io(error.into())),
             }
         }

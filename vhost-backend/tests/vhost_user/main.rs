@@ -7,5 +7,6 @@ mod hostile;
 mod leaks;
 mod migration;
 mod plugged;
+mod random;
 mod storms;
 mod vmm;
