@@ -4,8 +4,9 @@
 //! packet's way; time is an [`Instant`] that the caller passes in. Read [`from_port`] first: it is the table of
 //! contents.
 
+#![forbid(unsafe_code)]
+
 mod builder;
-mod counters;
 mod deliver;
 mod drop_reason;
 mod frame;
@@ -21,7 +22,6 @@ mod snapshot;
 mod table;
 
 pub use builder::{BuildError, NetworkConfig, PortConfig, SnapshotBuilder};
-pub use counters::{CounterValues, Counters};
 pub use drop_reason::{DropReason, Stage};
 pub use frame::{Frame, HEAD, Verdict};
 pub use from_port::{PortState, from_port};

@@ -1,0 +1,63 @@
+//! No allocation on any frame's way.
+#![expect(unsafe_code, reason = "a global allocator that counts can only be written so")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use pipeline::{Instant, PortState, Verdict, from_port};
+
+use crate::world::{PORTS, Sent, golden, port, world};
+
+thread_local! {
+    /// Allocations of this thread: other tests of the process do not count.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // Not there any more while the thread ends; nothing is counted then.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract, and the pointer came from the system's allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[test]
+fn no_frame_allocates_whatever_becomes_of_it() {
+    let snapshot = world();
+    let cases = golden();
+    let mut states = [PortState::default(); PORTS.len()];
+    for name in PORTS {
+        let mut sent: Vec<Sent> = cases
+            .iter()
+            .filter(|case| case.sender == port(name))
+            .map(|case| Sent::new(case.net, &case.frame))
+            .collect();
+        let mut verdicts = vec![Verdict::Flood; sent.len()];
+        let mut frames: Vec<_> = sent.iter_mut().map(Sent::frame).collect();
+        let state = &mut states[port(name).0 as usize];
+        let before = ALLOCATIONS.get();
+        for nanos in 0..3 {
+            from_port(snapshot, port(name), state, Instant::from_nanos(nanos), &mut frames, &mut verdicts);
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "port {name}");
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(Box::new(1)));
+    assert_eq!(ALLOCATIONS.get() - before, 1);
+}

@@ -1,0 +1,10 @@
+//! Frames in, verdicts out: the pipeline as its caller sees it.
+
+mod allocations;
+mod documentation;
+mod properties;
+mod purity;
+mod replay;
+mod snapshots;
+mod verdicts;
+mod world;

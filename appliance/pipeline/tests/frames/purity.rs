@@ -1,0 +1,69 @@
+//! The pipeline reads no clock, starts no thread, opens no file or socket and writes no log.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What only somebody impure names. `core` has none of it; of `std` the source may use what is listed below.
+const ALLOWED_STD: [&str; 2] = ["std::collections::btree_map", "std::collections::BTreeMap"];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The source of a package without comments and without its test modules, which stand last.
+fn code_of(package: &Path) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    sources(&package.join("src"), &mut files);
+    assert!(!files.is_empty());
+    let code = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    files.iter().map(|path| (path.clone(), code(path))).collect()
+}
+
+fn packages() -> [PathBuf; 2] {
+    let pipeline = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let wire = pipeline.parent().unwrap().join("wire");
+    [pipeline, wire]
+}
+
+#[test]
+fn the_source_names_no_clock_thread_file_or_socket() {
+    for (path, code) in packages().iter().flat_map(|package| code_of(package)) {
+        let mut rest = code.clone();
+        for allowed in ALLOWED_STD {
+            rest = rest.replace(allowed, "");
+        }
+        for word in
+            ["std::", "println!", "print!", "dbg!", "log::", "extern ", "static mut", "thread_local!", "asm!"]
+        {
+            assert!(!rest.contains(word), "{} names {word}", path.display());
+        }
+    }
+}
+
+/// Without unsafe code there is no system call, and without other packages nobody else makes one.
+#[test]
+fn there_is_no_unsafe_code_and_no_other_dependency() {
+    for package in packages() {
+        let root = fs::read_to_string(package.join("src/lib.rs")).unwrap();
+        assert!(root.contains("#![forbid(unsafe_code)]"), "{}", package.display());
+        let manifest = fs::read_to_string(package.join("Cargo.toml")).unwrap();
+        let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
+        let dependencies = dependencies.split("\n[").next().unwrap().lines();
+        for line in dependencies.map(str::trim).filter(|line| !line.is_empty()) {
+            let allowed = ["thiserror.workspace = true", "wire.workspace = true"];
+            assert!(allowed.contains(&line), "{}: {line}", package.display());
+        }
+    }
+}

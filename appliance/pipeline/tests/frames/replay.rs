@@ -1,0 +1,58 @@
+//! The pipeline is a function of its arguments.
+
+use std::collections::BTreeMap;
+
+use pipeline::{Instant, PortState, Verdict, from_port};
+
+use crate::world::{PORTS, Sent, golden, port, world};
+
+type Outcome = (Vec<(Verdict, Sent)>, BTreeMap<String, u64>);
+
+/// The golden frames as a capture: bursts in file order, a millisecond apart.
+fn replay(burst: usize) -> Outcome {
+    let snapshot = world();
+    let mut states = [PortState::default(); PORTS.len()];
+    let mut all = Vec::new();
+    let mut counters = BTreeMap::new();
+    let cases = golden();
+    for (number, cases) in cases.chunk_by(|one, other| one.sender == other.sender).enumerate() {
+        for cases in cases.chunks(burst) {
+            let sender = cases[0].sender;
+            let state = &mut states[sender.0 as usize];
+            let now = Instant::from_nanos(number as u64 * 1_000_000);
+            let mut sent: Vec<Sent> = cases.iter().map(|case| Sent::new(case.net, &case.frame)).collect();
+            let mut verdicts = vec![Verdict::Flood; sent.len()];
+            let mut frames: Vec<_> = sent.iter_mut().map(Sent::frame).collect();
+            from_port(snapshot, sender, state, now, &mut frames, &mut verdicts);
+            for verdict in &verdicts {
+                *counters.entry(format!("{sender:?} {verdict:?}")).or_default() += 1;
+            }
+            all.extend(verdicts.into_iter().zip(sent));
+        }
+    }
+    (all, counters)
+}
+
+#[test]
+fn a_capture_replayed_twice_gives_equal_bytes_and_counters() {
+    assert_eq!(replay(64), replay(64));
+}
+
+#[test]
+fn frames_of_a_burst_do_not_touch_each_other() {
+    let alone = replay(1);
+    assert_eq!(replay(64), alone);
+    assert_eq!(replay(7), alone);
+}
+
+#[test]
+fn frames_without_room_for_a_verdict_are_left_alone() {
+    let case = golden().iter().find(|case| case.verdict == "reply").unwrap();
+    let mut sent = [Sent::new(case.net, &case.frame), Sent::new(case.net, &case.frame)];
+    let untouched = sent[1].clone();
+    let mut verdicts = [Verdict::Flood];
+    let mut frames: Vec<_> = sent.iter_mut().map(Sent::frame).collect();
+    from_port(world(), port("a"), &mut PortState::default(), Instant::default(), &mut frames, &mut verdicts);
+    assert_eq!(verdicts, [Verdict::Reply]);
+    assert_eq!(sent[1], untouched);
+}

@@ -1,0 +1,155 @@
+//! The networks that test frames are sent into, and golden frames to send.
+
+use std::sync::LazyLock;
+
+use pipeline::{
+    Frame, HEAD, HashKey, Instant, NetworkConfig, PortConfig, PortIndex, PortState, RateLimit, Snapshot,
+    Verdict, from_port,
+};
+
+/// Ports by the names that `golden.py` gives them.
+pub(crate) const PORTS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "r", "s"];
+
+/// Two networks whose addresses overlap.
+///
+/// Blue (10.0.1.0/24, fd00:1::/64, MTU 1500): `a` 10.0.1.11, `b` .12, `c` .13 on another host, `d` .14 limited to 1000
+/// packets a second, `e` without addresses, `f` with six of each family and a link-local address of its choice.
+/// Red: `r` has the MAC and addresses of `b`, `s` has 10.0.1.17.
+pub(crate) fn world() -> &'static Snapshot {
+    static WORLD: LazyLock<Snapshot> = LazyLock::new(build_world);
+    &WORLD
+}
+
+fn build_world() -> Snapshot {
+    let mut builder = Snapshot::builder(1, HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]));
+    let mut network = || {
+        builder
+            .network(NetworkConfig {
+                gateway_mac: [2, 0, 0, 0, 0xff, 1],
+                gateways: vec!["10.0.1.1".parse().unwrap(), "fd00:1::1".parse().unwrap()],
+                subnets: vec![("10.0.1.0".parse().unwrap(), 24), ("fd00:1::".parse().unwrap(), 64)],
+                mtu: 1500,
+            })
+            .unwrap()
+    };
+    let (blue, red) = (network(), network());
+    let many = "10.0.1.21 10.0.1.22 10.0.1.23 10.0.1.24 10.0.1.25 10.0.1.26 \
+                fd00:1::21 fd00:1::22 fd00:1::23 fd00:1::24 fd00:1::25 fd00:1::26 fe80::5:1";
+    let limit = RateLimit { packets_per_second: 1000, burst_packets: 2, ..RateLimit::default() };
+    for (network, last, addresses, local, rate_limit) in [
+        (blue, 1, "10.0.1.11 fd00:1::11", true, None),
+        (blue, 2, "10.0.1.12 fd00:1::12", true, None),
+        (blue, 3, "10.0.1.13 fd00:1::13", false, None),
+        (blue, 4, "10.0.1.14 fd00:1::14", true, Some(limit)),
+        (blue, 5, "", true, None),
+        (blue, 6, many, true, None),
+        (red, 2, "10.0.1.12 fd00:1::12", true, None),
+        (red, 7, "10.0.1.17", true, None),
+    ] {
+        let addresses = addresses.split_whitespace().map(|address| address.parse().unwrap()).collect();
+        let mac = [2, 0, 0, 0, 0, last];
+        builder.port(PortConfig { network, mac, addresses, local, rate_limit }).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+/// A port by its name.
+pub(crate) fn port(name: &str) -> PortIndex {
+    PortIndex(PORTS.iter().position(|port| *port == name).expect("a port of the world") as u32)
+}
+
+/// A frame as a ring hands it over: its first bytes copied, the others where they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) net: [u8; 12],
+    pub(crate) head: [u8; HEAD],
+    pub(crate) head_len: u16,
+    pub(crate) len: u32,
+    rest: Vec<u8>,
+}
+
+impl Sent {
+    pub(crate) fn new(net: [u8; 12], bytes: &[u8]) -> Self {
+        let (first, rest) = bytes.split_at(bytes.len().min(HEAD));
+        // What the last frame left behind lies beyond the head's end.
+        let mut head = [0xa5; HEAD];
+        head[..first.len()].copy_from_slice(first);
+        Self { net, head, head_len: first.len() as u16, len: bytes.len() as u32, rest: rest.to_vec() }
+    }
+
+    pub(crate) fn frame(&mut self) -> Frame<'_> {
+        Frame { head: &mut self.head, head_len: &mut self.head_len, len: &mut self.len, net: &mut self.net }
+    }
+
+    /// The bytes that a receiver would get.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let rest = self.len as usize - usize::from(self.head_len);
+        [&self.head[..usize::from(self.head_len)], &self.rest[..rest]].concat()
+    }
+}
+
+/// Sends one frame and leaves in it what became of it.
+pub(crate) fn send(snapshot: &Snapshot, from: PortIndex, sent: &mut Sent) -> Verdict {
+    let mut verdicts = [Verdict::Flood];
+    let now = Instant::from_nanos(1);
+    from_port(snapshot, from, &mut PortState::default(), now, &mut [sent.frame()], &mut verdicts);
+    verdicts[0]
+}
+
+/// A line of `golden.tsv`.
+#[derive(Debug)]
+pub(crate) struct Golden {
+    pub(crate) group: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) sender: PortIndex,
+    pub(crate) net: [u8; 12],
+    /// `deliver PORT`, `flood`, `reply` or `drop REASON`.
+    pub(crate) verdict: &'static str,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) answer: Vec<u8>,
+}
+
+/// The lines of `golden/golden.tsv`, which `golden/golden.py` prints.
+pub(crate) fn golden() -> &'static [Golden] {
+    static ALL: LazyLock<Vec<Golden>> = LazyLock::new(read_golden);
+    &ALL
+}
+
+fn read_golden() -> Vec<Golden> {
+    include_str!("golden/golden.tsv")
+        .lines()
+        .map(|line| {
+            let columns: Vec<&'static str> = line.split('\t').collect();
+            let [group, name, sender, net, verdict, frame, answer] = columns[..] else { panic!("{line}") };
+            let net = bytes(net).try_into().unwrap_or([0; 12]);
+            Golden {
+                group,
+                name,
+                sender: port(sender),
+                net,
+                verdict,
+                frame: bytes(frame),
+                answer: bytes(answer),
+            }
+        })
+        .collect()
+}
+
+/// Hexadecimal, with `(byte*count)` for runs and `-` for nothing.
+fn bytes(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.trim_matches('-');
+    while let Some((first, after)) = rest.split_at_checked(2) {
+        if let Some(run) = rest.strip_prefix('(') {
+            let (run, after) = run.split_once(')').unwrap();
+            let (byte, count) = run.split_once('*').unwrap();
+            let byte = u8::from_str_radix(byte, 16).unwrap();
+            bytes.extend(std::iter::repeat_n(byte, count.parse().unwrap()));
+            rest = after;
+        } else {
+            bytes.push(u8::from_str_radix(first, 16).unwrap());
+            rest = after;
+        }
+    }
+    bytes
+}
