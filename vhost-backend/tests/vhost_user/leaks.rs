@@ -54,7 +54,7 @@ fn connections_to_a_server_leave_no_descriptor_thread_or_mapping() {
         let mut round = |count| visit(&plugged, &mut guest, Vmm::connect(&plugged.socket()), count);
         (1..=10).for_each(&mut round);
         let before = held();
-        (11..=220).for_each(&mut round);
+        (11..=300).for_each(&mut round);
         assert_eq!(held(), before);
         plugged.port.close();
         let after = held();
