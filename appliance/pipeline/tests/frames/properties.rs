@@ -72,7 +72,7 @@ fn check(from: PortIndex, net: [u8; 12], frame: &[u8]) -> Result<(), TestCaseErr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(ProptestConfig::with_cases(100_000))]
 
     #[test]
     fn no_frame_breaks_an_invariant((from, net, frame) in nearly_golden()) {
