@@ -304,7 +304,7 @@ mod tests {
         );
         assert_eq!(Regions.fits(&[], 0), Err(Misfit::Size { got: 0, expected: 8 }));
         assert_eq!(Config.fits(&[word(0), word(4), word(0), word(7)].concat(), 0), Ok(()));
-        assert_eq!(Config.fits(&[word(0), word(u32::MAX), word(0)].concat(), 0).is_err(), true);
+        assert!(Config.fits(&[word(0), word(u32::MAX), word(0)].concat(), 0).is_err());
     }
 
     #[test]

@@ -100,8 +100,10 @@ fn install() {
 
 /// Async-signal-safe: atomics and mmap only.
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a valid siginfo_t for SA_SIGINFO handlers, and SIGBUS carries an address.
-    let address = unsafe { (*info).si_addr() } as usize;
+    // SAFETY: the kernel passes a valid siginfo_t for SA_SIGINFO handlers.
+    let info_ref = unsafe { &*info };
+    // SAFETY: SIGBUS is a signal whose siginfo_t carries an address.
+    let address = unsafe { info_ref.si_addr() } as usize;
     if replace(address) {
         return;
     }
@@ -181,12 +183,12 @@ mod tests {
         let byte = map.cast::<u8>();
         let registration = Registration::new(map as usize, 8192).unwrap();
         // SAFETY: inside the mapping.
-        unsafe { byte.add(5000).write_volatile(7) };
+        unsafe { byte.wrapping_add(5000).write_volatile(7) };
         assert!(!registration.hit());
         let before = hits();
         file.set_len(0).unwrap();
         // SAFETY: inside the mapping; the fault is what is being tested.
-        assert_eq!(unsafe { byte.add(5000).read_volatile() }, 0);
+        assert_eq!(unsafe { byte.wrapping_add(5000).read_volatile() }, 0);
         assert!(registration.hit());
         assert!(hits() > before);
         drop(registration);

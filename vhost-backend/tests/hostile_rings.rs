@@ -277,13 +277,11 @@ fn interrupts_are_sent_when_asked_for_and_only_then() {
             }
         };
         let mut store = Store::new();
-        let mut used = 0;
         rig.interrupts(1);
-        for wanted in [true, false, true, true, false] {
+        for (used, wanted) in (0..).zip([true, false, true, true, false]) {
             wish(&rig, wanted, used);
             rig.send(&NET, &pattern(60));
             take(&rig, &mut store);
-            used += 1;
             assert_eq!(rig.interrupts(1), u64::from(wanted), "event_idx {event_idx}");
         }
     }

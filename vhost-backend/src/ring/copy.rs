@@ -34,12 +34,12 @@ unsafe fn copy_short(from: *const u8, to: *mut u8, len: usize) {
     let mut at = 0;
     while at < last {
         // SAFETY: at + 16 <= len.
-        unsafe { move_16(from.add(at), to.add(at)) };
+        unsafe { move_16(from.wrapping_add(at), to.wrapping_add(at)) };
         at += 16;
     }
     // The last move may overlap the one before; it is the only one for exactly 16 bytes.
     // SAFETY: last + 16 == len.
-    unsafe { move_16(from.add(last), to.add(last)) };
+    unsafe { move_16(from.wrapping_add(last), to.wrapping_add(last)) };
 }
 
 /// # Safety

@@ -65,12 +65,12 @@ impl Split {
         for (at, &head) in heads[..ready].iter().enumerate() {
             let Descriptor { gpa, len, flags, .. } = self.descriptor(head);
             let mut ptr = std::ptr::null_mut();
-            if flags & (NEXT | WRITE | INDIRECT) == WRITE {
-                if let Some(host) = self.mapping.translate(gpa, len, &mut self.hint) {
-                    prefetch_write(host);
-                    prefetch_write(host.wrapping_add(64));
-                    ptr = host;
-                }
+            if flags & (NEXT | WRITE | INDIRECT) == WRITE
+                && let Some(host) = self.mapping.translate(gpa, len, &mut self.hint)
+            {
+                prefetch_write(host);
+                prefetch_write(host.wrapping_add(64));
+                ptr = host;
             }
             self.ahead.slots[at] = Slot { ptr, len, head, gpa };
         }
@@ -177,7 +177,7 @@ impl Split {
         if let (Some(span), NET_HEADER) = (count_at, self.header) {
             let count = if self.mergeable { buffers } else { 1 };
             // SAFETY: the first span holds the whole header, checked above; bytes 10 and 11 are num_buffers.
-            unsafe { span.ptr.add(10).cast::<[u8; 2]>().write(count.to_le_bytes()) };
+            unsafe { span.ptr.wrapping_add(10).cast::<[u8; 2]>().write(count.to_le_bytes()) };
         }
         self.next_avail = self.next_avail.wrapping_add(buffers);
         self.next_used = self.next_used.wrapping_add(buffers);

@@ -112,7 +112,10 @@ impl Split {
         if !size.is_power_of_two() || size > 32_768 {
             return Err(RingFault::BadRing);
         }
-        if layout.descriptors % 16 != 0 || layout.available % 2 != 0 || layout.used % 4 != 0 {
+        if !layout.descriptors.is_multiple_of(16)
+            || !layout.available.is_multiple_of(2)
+            || !layout.used.is_multiple_of(4)
+        {
             return Err(RingFault::BadRing);
         }
         let entries = u32::from(size);
@@ -122,7 +125,10 @@ impl Split {
         let available = place(layout.available, 6 + 2 * entries)?;
         let used = place(layout.used, 6 + 8 * entries)?;
         // A mapping offset that is not a multiple of the word would make the atomics below unaligned.
-        if descriptors as usize % 8 != 0 || available as usize % 2 != 0 || used as usize % 4 != 0 {
+        if !descriptors.addr().is_multiple_of(8)
+            || !available.addr().is_multiple_of(2)
+            || !used.addr().is_multiple_of(4)
+        {
             return Err(RingFault::BadRing);
         }
         Ok(Split {
@@ -179,14 +185,14 @@ impl Split {
     fn available_word(&self, at: usize) -> &AtomicU16 {
         // SAFETY: `new` proved that the available ring is mapped, 2-aligned and 6 + 2 * size bytes long; callers pass even
         // offsets below that. The mapping outlives `self`.
-        unsafe { AtomicU16::from_ptr(self.available.add(at).cast_mut().cast::<u16>()) }
+        unsafe { AtomicU16::from_ptr(self.available.wrapping_add(at).cast_mut().cast::<u16>()) }
     }
 
     /// A 16-bit word of the used ring, `at` bytes from its start.
     #[inline(always)]
     fn used_word(&self, at: usize) -> &AtomicU16 {
         // SAFETY: as for the available ring, with 6 + 8 * size bytes.
-        unsafe { AtomicU16::from_ptr(self.used.add(at).cast::<u16>()) }
+        unsafe { AtomicU16::from_ptr(self.used.wrapping_add(at).cast::<u16>()) }
     }
 
     /// How many entries the driver has made available that were not taken.
@@ -246,14 +252,15 @@ impl Split {
             }
             // SAFETY: `table` has `entries` descriptors in mapped memory (proved by `new`, or by translate below) and is
             // 8-aligned (likewise); `index` is below `entries`.
-            let descriptor = unsafe { read_descriptor(table.add(usize::from(index) * DESCRIPTOR as usize)) };
+            let descriptor =
+                unsafe { read_descriptor(table.wrapping_add(usize::from(index) * DESCRIPTOR as usize)) };
             if descriptor.flags & INDIRECT != 0 {
                 let len = descriptor.len;
                 if indirect
                     || !self.indirect
                     || descriptor.flags & NEXT != 0
                     || len == 0
-                    || len % DESCRIPTOR != 0
+                    || !len.is_multiple_of(DESCRIPTOR)
                 {
                     return Err(RingFault::BadIndirect);
                 }
@@ -262,7 +269,7 @@ impl Split {
                 let Some(ptr) = self.mapping.translate(descriptor.gpa, len, &mut hint) else {
                     return Err(RingFault::AddressOutOfRange);
                 };
-                if ptr as usize % 8 != 0 {
+                if !ptr.addr().is_multiple_of(8) {
                     return Err(RingFault::BadIndirect);
                 }
                 (table, entries, indirect, index, hops) = (ptr, count, true, 0, 0);
@@ -310,7 +317,7 @@ impl Split {
         let slot = usize::from(self.next_used.wrapping_add(ahead) & self.mask);
         let element = u64::from(head) | u64::from(len) << 32;
         // SAFETY: slot < size, so the element lies in the used ring that `new` proved; it is only 4-aligned.
-        unsafe { self.used.add(4 + 8 * slot).cast::<u64>().write_unaligned(element) };
+        unsafe { self.used.wrapping_add(4 + 8 * slot).cast::<u64>().write_unaligned(element) };
     }
 
     /// Asks for the used elements that will be written next.
@@ -419,6 +426,6 @@ unsafe fn read_descriptor(at: *const u8) -> Descriptor {
     // SAFETY: the caller's promise.
     let gpa = unsafe { at.cast::<u64>().read_volatile() };
     // SAFETY: the caller's promise.
-    let rest = unsafe { at.add(8).cast::<u64>().read_volatile() };
+    let rest = unsafe { at.wrapping_add(8).cast::<u64>().read_volatile() };
     Descriptor { gpa, len: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 }
 }

@@ -42,12 +42,12 @@ impl Split {
         let mut first = [(std::ptr::null::<u8>(), Descriptor::default()); BURST];
         for (slot, head) in first[..count].iter_mut().zip(&heads[..count]) {
             let descriptor = self.descriptor(*head);
-            if descriptor.flags & (NEXT | WRITE | INDIRECT) == 0 {
-                if let Some(ptr) = self.mapping.translate(descriptor.gpa, descriptor.len, &mut self.hint) {
-                    prefetch_read(ptr);
-                    prefetch_read(ptr.wrapping_add(64));
-                    slot.0 = ptr;
-                }
+            if descriptor.flags & (NEXT | WRITE | INDIRECT) == 0
+                && let Some(ptr) = self.mapping.translate(descriptor.gpa, descriptor.len, &mut self.hint)
+            {
+                prefetch_read(ptr);
+                prefetch_read(ptr.wrapping_add(64));
+                slot.0 = ptr;
             }
             slot.1 = descriptor;
         }
@@ -121,7 +121,7 @@ impl Split {
             if in_net < header {
                 let here = len.min(header - in_net);
                 // SAFETY: the span is mapped; in_net + here <= header <= NET_HEADER.
-                unsafe { copy_from(ptr, frame.net.as_mut_ptr().add(in_net), here) };
+                unsafe { copy_from(ptr, frame.net.as_mut_ptr().wrapping_add(in_net), here) };
                 in_net += here;
                 ptr = ptr.wrapping_add(here);
                 len -= here;
@@ -133,7 +133,7 @@ impl Split {
             let here = len.min(HEAD - in_head);
             if here > 0 {
                 // SAFETY: the span is mapped; in_head + here <= HEAD.
-                unsafe { copy_from(ptr, frame.head.as_mut_ptr().add(in_head), here) };
+                unsafe { copy_from(ptr, frame.head.as_mut_ptr().wrapping_add(in_head), here) };
                 in_head += here;
                 ptr = ptr.wrapping_add(here);
                 len -= here;
