@@ -10,9 +10,9 @@ pub(crate) const FRAMES: usize = 64;
 /// Room a read needs: net header, Ethernet header, two tags, 64 KiB of IP packet; rounded up to cache lines.
 const READ: usize = (NET_HEADER + 14 + 8 + 65_536).next_multiple_of(64);
 
-/// Small frames lie packed one after the other, and 64 of 1500 bytes fill 100 KiB; of 64 KiB frames there
-/// are at most three at once. Small enough to stay in a core's second-level cache between read and write.
-const SIZE: usize = 4 * READ;
+/// Small frames lie packed one after the other: 64 of 64 bytes fill 8 KiB, and about 40 of 1500 bytes what there is.
+/// Of 64 KiB frames there is one at a time, written from the core's second-level cache into which it was just read.
+const SIZE: usize = 2 * READ;
 
 /// One filling of frames, each with its net header in front.
 pub(crate) struct Arena {

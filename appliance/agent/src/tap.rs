@@ -182,8 +182,9 @@ impl Tap {
     unsafe fn write(&self, queue: usize, parts: &[libc::iovec]) -> Result<(), WriteError> {
         let fd = self.fd(queue);
         loop {
+            // The bare system call: glibc's writev is a cancellation point and pays for that on each call.
             // SAFETY: `parts` is a valid slice of iovecs and the caller vouches for what they point to.
-            let written = unsafe { libc::writev(fd, parts.as_ptr(), parts.len() as libc::c_int) };
+            let written = unsafe { libc::syscall(libc::SYS_writev, fd, parts.as_ptr(), parts.len()) };
             if written >= 0 {
                 return Ok(());
             }

@@ -1,13 +1,17 @@
-//! A test bed: an agent in this process and network namespaces with TAP ports.
+//! A test bed: an agent in this process, network namespaces with TAP ports, guests with vhost-user ports.
+
+pub(crate) mod guest;
+pub(crate) mod packet;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use agent::{Config, Handle, Poll, Source};
 use mgmt_types::agent::{HostStatus, Link, PortStatus, Slice, SliceNetwork, SlicePort};
-use mgmt_types::{Attach, MacAddr, Tap};
+use mgmt_types::{Attach, MacAddr, Tap, VhostUser};
 use tokio::sync::mpsc;
 
 /// See the module. Namespaces and devices carry the process id, so that runs do not meet.
@@ -20,6 +24,8 @@ pub(crate) struct Bed {
     pub(crate) workers: usize,
     /// Queues of each port.
     pub(crate) queues: u16,
+    /// How workers of the next agent wait.
+    pub(crate) poll: Poll,
 }
 
 /// Waits for something to become true, for at most ten seconds.
@@ -33,6 +39,19 @@ pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 }
 
 impl Bed {
+    /// A bed without namespaces: for guests alone, needs no rights.
+    pub(crate) fn without_namespaces(name: &str) -> Self {
+        Self {
+            name: format!("pal{}{name}", std::process::id()),
+            dir: tempfile::tempdir().expect("a directory"),
+            namespaces: Vec::new(),
+            agent: None,
+            workers: 1,
+            queues: 1,
+            poll: Poll::Adaptive,
+        }
+    }
+
     /// A bed with namespaces 1 to `namespaces`. `None`, said on standard error, without the right to make them.
     pub(crate) fn new(name: &str, namespaces: u32) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
@@ -40,16 +59,13 @@ impl Bed {
             let _ = writeln!(out, "skipped: network namespaces and TAP devices need root");
             return None;
         }
-        let mut bed = Self {
-            name: format!("pal{}{name}", std::process::id()),
-            dir: tempfile::tempdir().expect("a directory"),
-            namespaces: Vec::new(),
-            agent: None,
-            workers: 1,
-            queues: 1,
-        };
+        let mut bed = Self::without_namespaces(name);
         (1..=namespaces).for_each(|n| bed.add_namespace(n));
         Some(bed)
+    }
+
+    pub(crate) fn has_namespaces(&self) -> bool {
+        !self.namespaces.is_empty()
     }
 
     pub(crate) fn add_namespace(&mut self, n: u32) {
@@ -74,7 +90,7 @@ impl Bed {
             run_dir: self.dir.path().join("run"),
             workers: self.workers,
             cpus: Vec::new(),
-            poll: Poll::Adaptive,
+            poll: self.poll,
             source: Source::Channel { slices: slice_inbox, status: status_outbox },
         };
         self.agent = Some((agent::run(config).expect("the agent starts"), slices, status));
@@ -114,6 +130,20 @@ impl Bed {
             }],
             ports: ports.iter().map(port).collect(),
         }
+    }
+
+    /// The same with vhost-user ports, of which workload `box-N` is a guest.
+    pub(crate) fn guests(&self, revision: u64, ports: &[u32]) -> Slice {
+        let mut slice = self.slice(revision, ports);
+        for port in &mut slice.ports {
+            port.attach = Attach::VhostUser(VhostUser::default());
+        }
+        slice
+    }
+
+    /// The socket of a guest's port.
+    pub(crate) fn socket(&self, n: u32) -> PathBuf {
+        agent::socket_path(&self.dir.path().join("run"), &format!("box-{n}"), "eth0")
     }
 
     pub(crate) fn send(&self, slice: Slice) {

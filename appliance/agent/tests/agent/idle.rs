@@ -1,0 +1,46 @@
+//! An agent without traffic uses no CPU.
+
+use std::time::Duration;
+
+use crate::alone::alone;
+use crate::bed::guest::{Guest, NET, feature};
+use crate::bed::packet::udp;
+use crate::bed::{Bed, eventually};
+use mgmt_types::agent::Link;
+
+#[test]
+fn an_idle_agent_sleeps_and_wakes_on_a_kick() {
+    alone(measure);
+}
+
+fn measure() {
+    let mut bed = Bed::without_namespaces("idle");
+    if let Some(with_namespace) = Bed::new("idle", 1) {
+        bed = with_namespace;
+    }
+    bed.workers = 2;
+    bed.start();
+    let mut slice = bed.guests(1, &[1, 2, 3]);
+    if bed.has_namespaces() {
+        slice.ports[0] = bed.slice(1, &[1]).ports.remove(0);
+    }
+    bed.put(slice);
+    let mut guests = [2, 3].map(|n| {
+        let guest = Guest::boot(&bed.socket(n), 1, feature::PLAIN);
+        eventually("the link is up", || bed.link(n) == Link::Up);
+        guest
+    });
+    let pause = Duration::from_millis(20);
+    for round in 0..20 {
+        // Long enough for the workers to fall asleep: what wakes them is the subject.
+        std::thread::sleep(pause);
+        guests[0].send(0, [0; NET], &udp(2, 3, 1000 + round, b"wake up"));
+        eventually("the frame arrives", || guests[1].receive(0).len() == 1);
+    }
+    // A new device announces itself for about two seconds.
+    std::thread::sleep(Duration::from_secs(3));
+    let before = bed.worker_cpu_time();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = bed.worker_cpu_time() - before;
+    assert!(used <= Duration::from_millis(20), "workers used {used:?} in two seconds");
+}
