@@ -71,7 +71,7 @@ impl<T: DeserializeOwned> Events<T> {
 
     fn read(&mut self, event: &Event) -> Result<T, Error> {
         // The manager may find out only later that it cannot go on.
-        if event.name == "error"
+        if event.name == "problem"
             && let Ok(problem) = serde_json::from_str::<Problem>(&event.data)
         {
             self.end();

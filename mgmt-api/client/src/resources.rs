@@ -2,18 +2,12 @@
 
 use http::Method;
 use mgmt_types::{
-    Applied, AuditEntry, Kind, NewToken, Realised, Resource, Revision, Role, Selector, TokenInfo, TokenSecret,
+    Applied, AuditEntry, AuditList, Kind, NewToken, Realised, Resource, ResourceList, Revision, Role,
+    Selector, TokenInfo, TokenList, TokenSecret,
 };
-use serde::Deserialize;
 
 use crate::Error;
 use crate::client::{Body, Client, encoded, expect_revision};
-
-/// A list as the manager sends it.
-#[derive(Deserialize)]
-struct Items<T> {
-    items: Vec<T>,
-}
 
 /// Which entries of the audit log are wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,7 +28,7 @@ impl Client {
             Some(selector) => format!("?labels={}", encoded(&selector.to_string())),
             None => String::new(),
         };
-        let list: Items<Resource> = self.read(&format!("/v1/{}{query}", kind.plural())).await?;
+        let list: ResourceList = self.read(&format!("/v1/{}{query}", kind.plural())).await?;
         Ok(list.items)
     }
 
@@ -100,14 +94,14 @@ impl Client {
         self.read(&format!("/v1/revisions/{revision}/realized")).await
     }
 
-    /// Entries of the audit log.
+    /// Entries of the audit log, newest first.
     ///
     /// # Errors
     /// When the manager cannot be reached or refuses.
     pub async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditEntry>, Error> {
         let limit = query.limit.unwrap_or(100);
         let before = query.before.map(|before| format!("&before={before}")).unwrap_or_default();
-        let list: Items<AuditEntry> = self.read(&format!("/v1/audit?limit={limit}{before}")).await?;
+        let list: AuditList = self.read(&format!("/v1/audit?limit={limit}{before}")).await?;
         Ok(list.items)
     }
 
@@ -116,7 +110,7 @@ impl Client {
     /// # Errors
     /// When the manager cannot be reached or refuses.
     pub async fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
-        let list: Items<TokenInfo> = self.read("/v1/tokens").await?;
+        let list: TokenList = self.read("/v1/tokens").await?;
         Ok(list.items)
     }
 

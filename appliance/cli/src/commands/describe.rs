@@ -1,0 +1,227 @@
+//! `palisade describe`
+
+use mgmt_client::Client;
+use mgmt_types::agent::Counters;
+use mgmt_types::{Host, Kind, Labels, Network, PortReport, RateLimit, Resource, Workload};
+
+use crate::commands::get::join;
+use crate::connection::ConnectionArgs;
+use crate::failure::Failure;
+use crate::output::{self, facts, or_dash};
+use crate::port;
+
+/// Show all that is known about one resource
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// network, workload or host
+    kind: Kind,
+    /// Name of the resource
+    name: String,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let client = args.connection.client()?;
+    let text = match client.get(args.kind, &args.name).await? {
+        Resource::Network(resource) => network(&resource, &workloads(&client).await?),
+        Resource::Workload(resource) => workload(&resource),
+        Resource::Host(resource) => host(&resource, &workloads(&client).await?),
+    };
+    output::print(&text)
+}
+
+async fn workloads(client: &Client) -> Result<Vec<Workload>, Failure> {
+    let workloads =
+        client.list(Kind::Workload, None).await?.into_iter().filter_map(|resource| match resource {
+            Resource::Workload(workload) => Some(workload),
+            Resource::Network(_) | Resource::Host(_) => None,
+        });
+    Ok(workloads.collect())
+}
+
+fn network(network: &Network, workloads: &[Workload]) -> String {
+    let report = network.status.clone().unwrap_or_default();
+    let mut text = title("Network", &network.name, network.revision);
+    text += &facts(
+        2,
+        &[
+            ("labels", labels(&network.labels)),
+            ("subnets", or_dash(join(&network.spec.subnets))),
+            ("gateways", or_dash(join(&report.gateways))),
+            ("router", network.spec.router.clone().unwrap_or_else(|| "-".to_owned())),
+            ("mtu", report.mtu.to_string()),
+            ("vni", report.vni.to_string()),
+        ],
+    );
+    text + &ports("ports", workloads, |_, port| port == network.name)
+}
+
+fn host(host: &Host, workloads: &[Workload]) -> String {
+    let report = host.status.clone().unwrap_or_default();
+    let behind = if report.revision >= report.wanted { "up to date" } else { "behind" };
+    let mut text = title("Host", &host.name, host.revision);
+    text += &facts(
+        2,
+        &[
+            ("labels", labels(&host.labels)),
+            ("connected", if report.connected { "yes" } else { "no" }.to_owned()),
+            ("last seen", report.last_seen.unwrap_or_else(|| "-".to_owned())),
+            ("version", report.version.unwrap_or_else(|| "-".to_owned())),
+            ("realised", format!("revision {} of {} wanted, {behind}", report.revision, report.wanted)),
+            ("error", report.error.unwrap_or_else(|| "-".to_owned())),
+            ("ports", format!("{}, {} up", report.ports, report.ports_up)),
+        ],
+    );
+    text + &ports("ports", workloads, |workload, _| workload.spec.host == host.name)
+}
+
+/// A table of the ports that `wanted` chooses by workload and network.
+fn ports(title: &str, workloads: &[Workload], wanted: impl Fn(&Workload, &str) -> bool) -> String {
+    let mut rows = Vec::new();
+    for workload in workloads {
+        for declared in workload.spec.ports.iter().filter(|declared| wanted(workload, &declared.network)) {
+            let status = workload.status.as_ref();
+            let report = status.and_then(|status| port::report(status, &declared.name));
+            rows.push(vec![
+                format!("  {}.{}", workload.name, declared.name),
+                workload.spec.host.clone(),
+                declared.network.clone(),
+                report.map_or_else(|| "-".to_owned(), |report| or_dash(join(&report.addresses))),
+                status.zip(report).map_or("-", |(status, report)| port::link(report, status)).to_owned(),
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("{title}\n{}", output::table(&["  PORT", "HOST", "NETWORK", "ADDRESSES", "LINK"], rows))
+}
+
+fn workload(workload: &Workload) -> String {
+    let Workload { spec, status, .. } = workload;
+    let silent = match status {
+        Some(status) if status.connected => "",
+        _ => " (silent: what follows is not of this moment)",
+    };
+    let kind = serde_json::to_value(spec.kind).ok();
+    let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("-").to_owned();
+    let mut text = title("Workload", &workload.name, workload.revision);
+    text += &facts(
+        2,
+        &[("labels", labels(&workload.labels)), ("kind", kind), ("host", format!("{}{silent}", spec.host))],
+    );
+    let Some(status) = status else { return text };
+    for report in &status.ports {
+        let declared = spec.ports.iter().find(|declared| declared.name == report.name);
+        let network = declared.map_or("-", |declared| declared.network.as_str());
+        let limit = declared.and_then(|declared| declared.rate_limit);
+        text += &format!("port {}\n", report.name);
+        text += &port_facts(report, network, limit, port::link(report, status));
+    }
+    text
+}
+
+fn port_facts(report: &PortReport, network: &str, limit: Option<RateLimit>, link: &str) -> String {
+    let mut lines = vec![
+        ("link", link.to_owned()),
+        ("faults", or_dash(report.faults.join("; "))),
+        ("network", network.to_owned()),
+        ("addresses", or_dash(join(&report.addresses))),
+        ("mac", report.mac.to_string()),
+        ("mtu", report.mtu.to_string()),
+        ("queues", report.queues.to_string()),
+        ("id", report.id.to_string()),
+        ("attach", port::attachment(report)),
+        ("limit", limit.map_or_else(|| "-".to_owned(), rate_limit)),
+        ("sent", traffic(report.from_guest)),
+        ("received", traffic(report.to_guest)),
+    ];
+    let drops: u64 = report.drops.values().sum();
+    lines.push(("dropped", format!("{drops} packets")));
+    let mut text = facts(2, &lines);
+    let mut by_reason: Vec<(&str, String)> = report
+        .drops
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(reason, count)| (reason.as_str(), count.to_string()))
+        .collect();
+    by_reason.sort_by_key(|(reason, _)| std::cmp::Reverse(report.drops.get(*reason).copied()));
+    text += &facts(4, &by_reason);
+    let details: Vec<(&str, String)> =
+        report.details.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    if !details.is_empty() {
+        text.push_str("  details\n");
+        text += &facts(4, &details);
+    }
+    text
+}
+
+fn title(kind: &str, name: &str, revision: Option<u64>) -> String {
+    match revision {
+        Some(revision) => format!("{kind}/{name}, last changed by revision {revision}\n"),
+        None => format!("{kind}/{name}\n"),
+    }
+}
+
+fn labels(labels: &Labels) -> String {
+    or_dash(labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","))
+}
+
+fn traffic(counters: Counters) -> String {
+    format!("{} packets, {} bytes", counters.packets, counters.bytes)
+}
+
+fn rate_limit(limit: RateLimit) -> String {
+    let packets = limit
+        .packets()
+        .map(|bucket| format!("{} packets/s, {} packets at once", bucket.per_second, bucket.burst));
+    let bytes = limit.bytes().map(|bucket| {
+        let bits = limit.bits_per_second.unwrap_or_default();
+        format!("{bits} bit/s, {} bytes at once", bucket.burst)
+    });
+    or_dash([packets, bytes].into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_told_port_by_port_with_drops_by_reason() {
+        let text = workload(&port::tests::workload());
+        for line in [
+            "Workload/web-1, last changed by revision 3",
+            "  labels  app=shop",
+            "port eth0",
+            "  link       up",
+            "  faults     ring 0 stopped",
+            "  sent       100 packets, 6000 bytes",
+            "  dropped    7 packets",
+            "    spoofed-mac  4",
+            "    no-buffer    3",
+            "    features  csum mrg-rxbuf",
+            "port eth1",
+            "  link       waiting",
+            "  attach     TAP device web-1.eth1 in network namespace blue",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_and_a_host_list_their_ports() {
+        let workloads = [port::tests::workload()];
+        let blue = serde_json::from_str(
+            r#"{"name": "blue", "spec": {"subnets": ["10.0.1.0/24"]},
+                "status": {"vni": 4096, "mtu": 1500, "gateways": ["10.0.1.1"], "ports": 1}}"#,
+        );
+        let text = network(&blue.expect("a network"), &workloads);
+        assert!(text.contains("web-1.eth0") && !text.contains("web-1.eth1"), "{text}");
+        let a = serde_json::from_str(
+            r#"{"name": "host-a", "status": {"connected": true, "revision": 3, "wanted": 4, "ports": 2, "portsUp": 1}}"#,
+        );
+        let text = host(&a.expect("a host"), &workloads);
+        assert!(text.contains("web-1.eth1") && text.contains("revision 3 of 4 wanted, behind"), "{text}");
+    }
+}

@@ -1,0 +1,157 @@
+//! `palisade get`
+
+use mgmt_types::{Host, Kind, Network, Resource, Selector, Workload};
+
+use crate::connection::ConnectionArgs;
+use crate::failure::Failure;
+use crate::output::{self, OutputArgs, or_dash};
+use crate::port;
+
+/// Show resources: networks, workloads or hosts
+///
+/// Workloads are shown with one line for each port: SENT and RECEIVED are packets as the workload sees them,
+/// DROPPED is what it sent and what was meant for it that did not go on, by all reasons together.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// networks, workloads or hosts
+    kind: Kind,
+    /// Name of one resource; all of the kind when not given
+    name: Option<String>,
+    /// Only those whose labels fit: key=value, key!=value, key, !key, several separated by commas
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "name")]
+    selector: Option<Selector>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let client = args.connection.client()?;
+    let format = args.output.format;
+    if let Some(name) = &args.name {
+        let resource = client.get(args.kind, name).await?;
+        return output::result(format, &resource, || table(args.kind, std::slice::from_ref(&resource)));
+    }
+    let resources = client.list(args.kind, args.selector.as_ref()).await?;
+    output::list(format, &resources, || match resources.as_slice() {
+        [] => format!("there are no {}\n", args.kind.plural()),
+        some => table(args.kind, some),
+    })
+}
+
+fn table(kind: Kind, resources: &[Resource]) -> String {
+    let header: &[&str] = match kind {
+        Kind::Network => &["NAME", "SUBNETS", "GATEWAYS", "MTU", "VNI", "ROUTER", "PORTS"],
+        Kind::Workload => {
+            &["NAME", "HOST", "PORT", "NETWORK", "ADDRESSES", "LINK", "SENT", "RECEIVED", "DROPPED", "FAULTS"]
+        }
+        Kind::Host => &["NAME", "CONNECTED", "REVISION", "WANTED", "PORTS", "UP", "VERSION", "ERROR"],
+    };
+    let rows = resources.iter().flat_map(|resource| match resource {
+        Resource::Network(network) => vec![network_row(network)],
+        Resource::Workload(workload) => workload_rows(workload),
+        Resource::Host(host) => vec![host_row(host)],
+    });
+    output::table(header, rows.collect())
+}
+
+fn network_row(network: &Network) -> Vec<String> {
+    let Network { name, spec, .. } = network;
+    let report = network.status.clone().unwrap_or_default();
+    vec![
+        name.clone(),
+        or_dash(join(&spec.subnets)),
+        or_dash(join(&report.gateways)),
+        report.mtu.to_string(),
+        report.vni.to_string(),
+        spec.router.clone().unwrap_or_else(|| "-".to_owned()),
+        report.ports.to_string(),
+    ]
+}
+
+fn workload_rows(workload: &Workload) -> Vec<Vec<String>> {
+    let Workload { name, spec, status, .. } = workload;
+    if spec.ports.is_empty() {
+        let mut row = vec!["-".to_owned(); 10];
+        row.splice(0..2, [name.clone(), spec.host.clone()]);
+        return vec![row];
+    }
+    let rows = spec.ports.iter().map(|declared| {
+        let report = status.as_ref().and_then(|status| port::report(status, &declared.name));
+        let mut row = vec![name.clone(), spec.host.clone(), declared.name.clone(), declared.network.clone()];
+        match (report, status) {
+            (Some(report), Some(status)) => row.extend([
+                or_dash(join(&report.addresses)),
+                port::link(report, status).to_owned(),
+                report.from_guest.packets.to_string(),
+                report.to_guest.packets.to_string(),
+                report.drops.values().sum::<u64>().to_string(),
+                or_dash(report.faults.join("; ")),
+            ]),
+            _ => row.extend(std::iter::repeat_n("-".to_owned(), 6)),
+        }
+        row
+    });
+    rows.collect()
+}
+
+fn host_row(host: &Host) -> Vec<String> {
+    let report = host.status.clone().unwrap_or_default();
+    vec![
+        host.name.clone(),
+        if report.connected { "yes" } else { "no" }.to_owned(),
+        report.revision.to_string(),
+        report.wanted.to_string(),
+        report.ports.to_string(),
+        report.ports_up.to_string(),
+        report.version.unwrap_or_else(|| "-".to_owned()),
+        report.error.unwrap_or_else(|| "-".to_owned()),
+    ]
+}
+
+/// Values with commas between them.
+pub(crate) fn join<T: ToString>(values: &[T]) -> String {
+    values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::tests::workload;
+
+    #[test]
+    fn a_workload_shows_a_line_for_each_port() {
+        let text = table(Kind::Workload, &[Resource::Workload(workload())]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        let words: Vec<&str> = lines[1].split_whitespace().collect();
+        assert_eq!(
+            words,
+            [
+                "web-1",
+                "host-a",
+                "eth0",
+                "blue",
+                "10.0.1.11,fd00:1::11",
+                "up",
+                "100",
+                "200",
+                "7",
+                "ring",
+                "0",
+                "stopped"
+            ]
+        );
+        assert!(lines[2].contains("eth1"), "{text}");
+    }
+
+    #[test]
+    fn a_port_nobody_reports_on_shows_dashes() {
+        let mut workload = workload();
+        workload.status = None;
+        let text = table(Kind::Workload, &[Resource::Workload(workload)]);
+        let words: Vec<&str> = text.lines().nth(1).expect("a row").split_whitespace().collect();
+        assert_eq!(words, ["web-1", "host-a", "eth0", "blue", "-", "-", "-", "-", "-", "-"]);
+    }
+}

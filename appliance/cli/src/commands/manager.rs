@@ -1,0 +1,106 @@
+//! `palisade manager`, and the manager's part of `palisade up`.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use manager::{Config, Running};
+
+use crate::directories::{self, StateDir};
+use crate::failure::Failure;
+use crate::output;
+use crate::stop::Stop;
+
+/// Run a manager on this machine, until SIGTERM or SIGINT
+///
+/// The first start makes a certificate authority and an administrator's token, which is printed once.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    state_dir: StateDir,
+    #[command(flatten)]
+    manager: ManagerArgs,
+}
+
+/// The manager of this machine.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Manager")]
+pub(crate) struct ManagerArgs {
+    /// Address and port to listen on, HTTPS; 0.0.0.0:7470 or [::]:7470 for other machines
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7470", env = "PALISADE_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    /// Further name or address that clients use, for the certificate; may be given several times
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let mut stop = Stop::new()?;
+    let running = start(&args.state_dir.state_dir, &args.manager).await?;
+    output::print(&(greeting(&running, None)? + "ready\n"))?;
+    log::info!("{}: stopping", stop.asked().await);
+    running.stop().await;
+    Ok(())
+}
+
+/// Starts a manager in this process.
+pub(crate) async fn start(state_dir: &Path, args: &ManagerArgs) -> Result<Running, Failure> {
+    let config = Config { state_dir: state_dir.to_owned(), listen: args.listen, names: args.names.clone() };
+    let running = manager::serve(config).await.map_err(|error| refusal(&error, state_dir, args.listen))?;
+    remember(state_dir, &running.url())?;
+    Ok(running)
+}
+
+/// What a person reads at the start; the administrator's token only the first time.
+pub(crate) fn greeting(running: &Running, host: Option<&str>) -> Result<String, Failure> {
+    let who = host.map_or_else(String::new, |host| format!(", host {host}"));
+    let mut lines = vec![("manager", running.url()), ("authority", running.ca_file().display().to_string())];
+    let file = running.admin_token_file();
+    if running.is_first_start() {
+        let token = std::fs::read_to_string(&file)
+            .map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+        lines
+            .push(("admin token", format!("{} (shown this once; kept in {})", token.trim(), file.display())));
+        lines.push(("next", "declare networks and workloads: palisade apply -f FILE".to_owned()));
+        lines.push(("", "see what there is:              palisade get hosts".to_owned()));
+        lines.push(("", "plug a guest in:                palisade port attach WORKLOAD --qemu".to_owned()));
+    }
+    Ok(format!("palisade {}{who}\n{}", env!("CARGO_PKG_VERSION"), output::facts(2, &lines)))
+}
+
+/// Leaves the manager's URL where client commands on this machine look for it.
+fn remember(state_dir: &Path, url: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let path = directories::url(state_dir);
+    let write = || {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        writeln!(file, "{url}")
+    };
+    write().map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+/// A start that failed, with what to do about it.
+fn refusal(error: &manager::ServeError, state_dir: &Path, listen: SocketAddr) -> Failure {
+    use std::io::ErrorKind;
+    let advice = match error {
+        manager::ServeError::Listen { source, .. } => match source.kind() {
+            ErrorKind::AddrInUse => {
+                format!(
+                    "another process listens on port {}; stop it or choose another with --listen",
+                    listen.port()
+                )
+            }
+            ErrorKind::AddrNotAvailable => {
+                format!("{} is no address of this machine; choose one with --listen", listen.ip())
+            }
+            ErrorKind::PermissionDenied => {
+                "ports below 1024 need more rights; choose another with --listen".to_owned()
+            }
+            _ => return Failure::new(error.to_string()),
+        },
+        _ => format!("the state directory is {}; choose another with --state-dir", state_dir.display()),
+    };
+    Failure::new(format!("the manager cannot start: {error}\n  {advice}"))
+}

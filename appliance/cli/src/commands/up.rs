@@ -1,0 +1,139 @@
+//! `palisade up`: manager and agent of one machine in one process.
+//!
+//! On a machine that was up before, the agent comes first: guests wait for it, and it needs no manager to forward.
+
+use std::path::Path;
+use std::time::Duration;
+
+use agent::{Handle, Source};
+use mgmt_client::{Client, Endpoint};
+use mgmt_types::{Kind, Resource};
+use tokio::time::{Instant, sleep};
+
+use crate::commands::manager::ManagerArgs;
+use crate::commands::{agent as host_agent, manager};
+use crate::directories::{self, StateDir};
+use crate::failure::Failure;
+use crate::host::HostArgs;
+use crate::output;
+use crate::stop::Stop;
+
+/// How long the host may take to follow its manager before it is called ready all the same.
+const FOLLOW: Duration = Duration::from_secs(10);
+/// The pause between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Run manager and data plane on this machine, until SIGTERM or SIGINT
+///
+/// The first start makes a certificate authority and an administrator's token, which is printed once. The line `ready`
+/// says that the API answers and the data plane forwards.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    state_dir: StateDir,
+    #[command(flatten)]
+    manager: ManagerArgs,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let mut stop = Stop::new()?;
+    let host = args.host.name()?;
+    let state_dir = &args.state_dir.state_dir;
+
+    // Without a manager's token and certificate there was no start before: nobody waits for the agent yet.
+    let known = kept_endpoint(state_dir, &args.manager);
+    let early = match &known {
+        Some(endpoint) => Some(start_agent(&args, &host, endpoint.clone()).await?),
+        None => None,
+    };
+    let running = manager::start(state_dir, &args.manager).await?;
+    let endpoint = endpoint(&running.url(), state_dir)?;
+    let agent = match early {
+        Some(agent) if known.as_ref() == Some(&endpoint) => agent,
+        // The manager made a new authority or token, for want of a readable one.
+        Some(agent) => {
+            host_agent::stop(agent).await;
+            start_agent(&args, &host, endpoint).await?
+        }
+        None => start_agent(&args, &host, endpoint).await?,
+    };
+
+    let admin = Endpoint {
+        url: running.url(),
+        token: read(&running.admin_token_file()).unwrap_or_default(),
+        ca_pem: read(&running.ca_file())?,
+    };
+    output::print(&manager::greeting(&running, Some(&host))?)?;
+    tokio::select! {
+        followed = follows(&admin, &host, &agent) => {
+            if let Err(why) = followed {
+                log::warn!("host {host} has not followed its manager yet: {why}");
+            }
+            output::print("ready\n")?;
+            log::info!("{}: stopping", stop.asked().await);
+        }
+        signal = stop.asked() => log::info!("{signal}: stopping"),
+    }
+    // The manager last, so that it learns how the host ended.
+    host_agent::stop(agent).await;
+    running.stop().await;
+    Ok(())
+}
+
+async fn start_agent(args: &Args, host: &str, endpoint: Endpoint) -> Result<Handle, Failure> {
+    let source = Source::Manager(endpoint);
+    host_agent::start(args.host.config(host.to_owned(), &args.state_dir.state_dir, source)).await
+}
+
+/// Where the manager will be, when it can be known before it runs.
+fn kept_endpoint(state_dir: &Path, args: &ManagerArgs) -> Option<Endpoint> {
+    let mut address = args.listen;
+    if address.port() == 0 {
+        return None;
+    }
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    endpoint(&format!("https://{address}"), state_dir).ok()
+}
+
+/// The manager at `url`, for the agent of the same machine.
+fn endpoint(url: &str, state_dir: &Path) -> Result<Endpoint, Failure> {
+    Ok(Endpoint {
+        url: url.to_owned(),
+        token: read(&directories::agent_token(state_dir))?,
+        ca_pem: read(&directories::ca(state_dir))?,
+    })
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(path);
+    text.map(|text| text.trim().to_owned())
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+/// Waits until the manager knows the host and the host forwards by what the manager wants of it.
+async fn follows(admin: &Endpoint, host: &str, agent: &Handle) -> Result<(), String> {
+    let client = Client::connect(admin).map_err(|error| error.to_string())?;
+    let end = Instant::now() + FOLLOW;
+    loop {
+        let why = match client.get(Kind::Host, host).await {
+            Ok(Resource::Host(found)) => match found.status {
+                Some(status) if status.connected && agent.status().revision >= status.wanted => return Ok(()),
+                Some(status) => status.error.unwrap_or_else(|| "it is behind".to_owned()),
+                None => "it has not spoken".to_owned(),
+            },
+            Ok(_) => "the manager does not know it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() >= end {
+            return Err(why);
+        }
+        sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,122 @@
+//! Finding the manager: flags, then environment, then the state directory of this machine.
+
+use std::path::{Path, PathBuf};
+
+use mgmt_client::{Client, Endpoint};
+
+use crate::directories::{self, StateDir};
+use crate::failure::Failure;
+
+/// Where a manager listens unless told otherwise.
+pub(crate) const URL: &str = "https://127.0.0.1:7470";
+
+/// Where the manager is and how to be let in. What is not given comes from the state directory.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectionArgs {
+    /// The manager's URL, https://host:port
+    #[arg(long, env = "PALISADE_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Bearer token; others on this machine can read it from a command line, so prefer the environment or a file
+    #[arg(long, env = "PALISADE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// File with the bearer token
+    #[arg(long, env = "PALISADE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file with the authority that signed the manager's certificate
+    #[arg(long, env = "PALISADE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    #[command(flatten)]
+    state_dir: StateDir,
+}
+
+impl ConnectionArgs {
+    /// A client; no connection is made yet.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::connect(&self.endpoint()?)?)
+    }
+
+    /// The state directory of this machine.
+    pub(crate) fn state_dir(&self) -> &Path {
+        &self.state_dir.state_dir
+    }
+
+    /// The manager's address, token and authority.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let state_dir = &self.state_dir.state_dir;
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => std::fs::read_to_string(directories::url(state_dir))
+                .map_or_else(|_| URL.to_owned(), |url| url.trim().to_owned()),
+        };
+        let token = match (&self.token, &self.token_file) {
+            (Some(token), _) => token.clone(),
+            (None, Some(file)) => read("the token", file, "--token-file or PALISADE_TOKEN_FILE names it")?,
+            (None, None) => read(
+                "the token",
+                &directories::admin_token(state_dir),
+                "give one with PALISADE_TOKEN or --token-file, or run this as the user that runs the manager",
+            )?,
+        };
+        let ca_pem = match &self.ca {
+            Some(file) => read("the manager's authority", file, "--ca or PALISADE_CA names it")?,
+            None => read(
+                "the manager's authority",
+                &directories::ca(state_dir),
+                "copy ca.pem from the manager's state directory and name it with --ca or PALISADE_CA",
+            )?,
+        };
+        Ok(Endpoint { url, token: token.trim().to_owned(), ca_pem })
+    }
+}
+
+fn read(what: &str, file: &Path, advice: &str) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| {
+        Failure::new(format!("{what} cannot be read: {}: {error}\n  {advice}", file.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(state_dir: &Path) -> ConnectionArgs {
+        ConnectionArgs {
+            url: None,
+            token: None,
+            token_file: None,
+            ca: None,
+            state_dir: StateDir { state_dir: state_dir.to_owned() },
+        }
+    }
+
+    #[test]
+    fn the_state_directory_fills_in_what_is_not_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("admin.token"), "secret\n").expect("writes");
+        std::fs::write(dir.path().join("ca.pem"), "PEM").expect("writes");
+        let endpoint = |args: &ConnectionArgs| args.endpoint().expect("all is there");
+
+        let found = endpoint(&arguments(dir.path()));
+        assert_eq!((&*found.url, &*found.token, &*found.ca_pem), (URL, "secret", "PEM"));
+
+        std::fs::write(dir.path().join("manager.url"), "https://127.0.0.1:9\n").expect("writes");
+        assert_eq!(endpoint(&arguments(dir.path())).url, "https://127.0.0.1:9");
+
+        let given = ConnectionArgs {
+            url: Some("https://m:1".into()),
+            token: Some("other".into()),
+            ..arguments(dir.path())
+        };
+        let found = endpoint(&given);
+        assert_eq!((&*found.url, &*found.token), ("https://m:1", "other"));
+    }
+
+    #[test]
+    fn a_missing_token_says_where_it_was_looked_for_and_what_to_do() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let failure = arguments(dir.path()).endpoint().expect_err("nothing is there");
+        assert!(failure.text().contains("admin.token"), "{}", failure.text());
+        assert!(failure.text().contains("PALISADE_TOKEN"), "{}", failure.text());
+    }
+}

@@ -1,0 +1,117 @@
+//! What the agent of this machine is told: `up` and `agent` share it.
+
+use std::path::Path;
+
+use agent::{Config, Poll, Source};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::directories::RunDir;
+use crate::failure::Failure;
+
+/// Most workers that are started when nobody says how many.
+const MOST_WORKERS: usize = 4;
+/// Largest CPU number: what the kernel's affinity masks hold.
+const MAX_CPU: usize = 1023;
+
+/// The data plane of this machine.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Data plane")]
+pub(crate) struct HostArgs {
+    /// Name of this host, as workloads name it [default: this machine's host name]
+    #[arg(long, value_name = "NAME", env = "PALISADE_HOST")]
+    host: Option<String>,
+    /// Worker threads [default: one for each of --cpus, else one for each CPU of this process, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// CPUs to pin workers to, such as 2,4-7 [default: not pinned]
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    cpus: Option<Cpus>,
+    /// How workers wait for frames: spin a while and then sleep, never sleep, or sleep at once
+    #[arg(long, value_name = "MODE", default_value = "adaptive", value_parser = poll())]
+    poll: Poll,
+    #[command(flatten)]
+    run_dir: RunDir,
+}
+
+/// A list of CPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cpus(Vec<usize>);
+
+impl HostArgs {
+    /// The host's name.
+    pub(crate) fn name(&self) -> Result<String, Failure> {
+        let (name, whence) = match &self.host {
+            Some(name) => (name.clone(), "--host"),
+            None => {
+                let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+                let short = name.trim().split('.').next().unwrap_or_default().to_ascii_lowercase();
+                (short, "this machine's host name")
+            }
+        };
+        match mgmt_types::name::check(&name) {
+            Ok(()) => Ok(name),
+            Err(error) => Err(Failure::usage(format!(
+                "{whence} {name:?} {error}\n  give a name with --host, such as --host host-a"
+            ))),
+        }
+    }
+
+    /// All an agent needs.
+    pub(crate) fn config(&self, host: String, state_dir: &Path, source: Source) -> Config {
+        let cpus = self.cpus.as_ref().map(|cpus| cpus.0.clone()).unwrap_or_default();
+        let workers = match self.workers {
+            Some(workers) => usize::from(workers),
+            None if !cpus.is_empty() => cpus.len(),
+            None => std::thread::available_parallelism().map_or(1, |given| given.get().min(MOST_WORKERS)),
+        };
+        Config {
+            host,
+            state_dir: state_dir.to_owned(),
+            run_dir: self.run_dir.run_dir.clone(),
+            workers,
+            cpus,
+            poll: self.poll,
+            source,
+        }
+    }
+}
+
+fn poll() -> impl TypedValueParser<Value = Poll> {
+    PossibleValuesParser::new(["adaptive", "always", "sleep"]).try_map(|word| word.parse::<Poll>())
+}
+
+/// Reads `2,4-7`.
+fn cpus(text: &str) -> Result<Cpus, String> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| match text.trim().parse::<usize>() {
+            Ok(number) if number <= MAX_CPU => Ok(number),
+            _ => Err(format!("{part:?} is no CPU or range of CPUs from 0 to {MAX_CPU}, such as 2 or 4-7")),
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(format!("{part:?} runs backwards: expected {last}-{first}"));
+        }
+        cpus.extend(first..=last);
+    }
+    if let Some((index, cpu)) = cpus.iter().enumerate().find(|(index, cpu)| cpus[..*index].contains(cpu)) {
+        return Err(format!("CPU {cpu} is named twice, the second time at place {}", index + 1));
+    }
+    Ok(Cpus(cpus))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists_are_numbers_and_ranges() {
+        for (text, list) in [("1", vec![1]), ("1,2", vec![1, 2]), ("0,4-7, 9", vec![0, 4, 5, 6, 7, 9])] {
+            assert_eq!(cpus(text), Ok(Cpus(list)));
+        }
+        for text in ["", ",", "a", "1-", "-1", "7-4", "1,1", "0-3,2", "99999", "0-99999999999"] {
+            assert!(cpus(text).is_err(), "{text}");
+        }
+    }
+}
