@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::process::{Process, eventually, run_with_input, tail};
-use crate::scratch::build_dir;
+use crate::scratch::target_dir;
 use crate::shell::Output;
 
 /// The host's name in every test.
@@ -332,14 +332,14 @@ impl PortView {
     }
 }
 
-/// The binary under test: `PALISADE_BIN`, or the one beside the tests.
+/// The binary under test: `PALISADE_BIN`, or the release build, whatever profile the tests themselves have.
 ///
 /// # Errors
 /// When there is none.
 pub fn binary() -> Result<PathBuf> {
     let path = match std::env::var_os("PALISADE_BIN") {
         Some(path) => PathBuf::from(path),
-        None => build_dir()?.join("palisade"),
+        None => target_dir()?.join("release/palisade"),
     };
     ensure!(path.exists(), "{path:?} is not built: cargo build --release -p palisade");
     Ok(path)

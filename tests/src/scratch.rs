@@ -53,19 +53,15 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}{:x}-{n:x}", std::process::id())
 }
 
-/// The directory of the running build (`target/release`), where the binary under test lies.
+/// Cargo's target directory: the running program lies in one.
 ///
 /// # Errors
-/// When the running program does not lie in a cargo target directory.
-pub fn build_dir() -> Result<PathBuf> {
+/// When it does not.
+pub fn target_dir() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
-    let dir = exe.parent().context("no parent")?;
-    // Tests and examples lie in folders of their own, programs one above.
-    Ok(if dir.ends_with("deps") || dir.ends_with("examples") {
-        dir.parent().context("no parent")?.to_owned()
-    } else {
-        dir.to_owned()
-    })
+    // Cargo marks the directory so that backups leave it out.
+    let marked = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    Ok(marked.with_context(|| format!("{exe:?} lies in no cargo target directory"))?.to_owned())
 }
 
 /// A directory for what is expensive to make and the same for all tests, beside the build.
@@ -73,7 +69,7 @@ pub fn build_dir() -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be made.
 pub fn cache_dir() -> Result<PathBuf> {
-    let dir = build_dir()?.parent().context("no parent")?.join("e2e-cache");
+    let dir = target_dir()?.join("e2e-cache");
     std::fs::create_dir_all(&dir).with_context(|| format!("{dir:?}"))?;
     Ok(dir)
 }

@@ -100,8 +100,9 @@ fn gateway_answers(Net(lab): &mut Net) -> Result<()> {
 
 fn neighbours_are_answered(Net(lab): &mut Net) -> Result<()> {
     let mac = lab.palisade.port("b", "eth0")?.mac()?;
-    // Neither question may arrive at b: the port has answered them. b's own questions leave, they do not come in.
-    let questions = Capture::start(lab.end("b"), "eth0", "arp or (icmp6 and ip6[40] = 135)")?;
+    // Neither question may arrive at b: the port has answered them.
+    let questions =
+        Capture::start(lab.end("b"), "eth0", "(arp and arp[6:2] = 1) or (icmp6 and ip6[40] = 135)")?;
     let (netns, device) = (&lab.container("c").netns, lab.container("c").device());
     netns.ip(&["neigh", "flush", "dev", &device])?;
     for address in [v4_of("b"), v6_of("b")] {

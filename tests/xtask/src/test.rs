@@ -54,9 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         loom(&mut steps);
         fuzz(&mut steps);
     }
-    steps.run("release build", || {
-        check(&mut cargo(&["build", "--release", "--package", "palisade", "--package", "e2e"]))
-    });
+    steps.run("release build", || check(&mut cargo(&["build", "--release", "--package", "palisade"])));
     steps.run("end-to-end tests", || end_to_end(filter, options.quick));
     report(&steps, begin)
 }
@@ -96,8 +94,7 @@ fn unit(filter: Option<&str>) -> Result<Tally> {
 fn end_to_end(filter: Option<&str>, quick: bool) -> Result<Tally> {
     let notes = workspace::target_dir()?.join("e2e-skipped.txt");
     let _ = fs::remove_file(&notes);
-    let mut command =
-        as_root(&["test", "--release", "--package", "e2e", "--no-fail-fast", "--lib", "--tests"])?;
+    let mut command = as_root(&["test", "--package", "e2e", "--no-fail-fast", "--lib", "--tests"])?;
     command.args(["--", "--test-threads=1"]).args(filter).env("PALISADE_SKIPPED", &notes);
     if quick {
         command.env("PALISADE_ROUNDS", "2");

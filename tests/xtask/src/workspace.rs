@@ -33,8 +33,3 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
     let metadata = metadata()?;
     Ok(metadata["target_directory"].as_str().context("no target directory")?.into())
 }
-
-/// Where release builds lie.
-pub(crate) fn release_dir() -> Result<PathBuf> {
-    Ok(target_dir()?.join("release"))
-}
