@@ -65,6 +65,6 @@ pub(crate) struct TapOptions {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) workers: u32,
     /// CPUs of Palisade's workers; the sender is on CPU 0, the receiver on CPU 1
-    #[arg(long, default_value = "0", value_name = "LIST")]
+    #[arg(long, default_value = "1", value_name = "LIST")]
     pub(crate) cpus: String,
 }
