@@ -10,6 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mgmt_types::agent::Slice;
@@ -74,6 +75,8 @@ impl StateDir {
             move |source| StateError::Io { path, source }
         };
         fs::create_dir_all(&path).map_err(io_error(&path))?;
+        // What is kept tells who talks to whom: the owner's business only.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).map_err(io_error(&path))?;
         let lock_path = path.join("lock");
         let lock = File::options()
             .create(true)
