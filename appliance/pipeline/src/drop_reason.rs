@@ -82,7 +82,7 @@ drop_reasons! {
     MalformedIpv6 = "malformed-ipv6" @ Parse,
     /// An IPv6 extension header chain that is too long, out of order, unknown, or continues inside a fragment.
     ExtensionHeader = "ipv6-extension-header" @ Parse,
-    /// IPv4 source route options or an IPv6 routing header with segments left.
+    /// IPv4 source route options, options that cannot be read, or an IPv6 routing header with segments left.
     SourceRoute = "source-route" @ Parse,
     /// A TCP, UDP or ICMP header whose lengths contradict the packet, or a fragment made to hide one.
     MalformedTransport = "malformed-transport" @ Parse,

@@ -37,9 +37,7 @@ pub(crate) fn offload(frame: &mut Frame<'_>, packet: &Packet) -> Result<Cut, Dro
         Packet::Ip(ip) if asked.gso_type == vnet::GSO_NONE => {
             (partial_checksum(frame.head, ip, &asked), whole)
         }
-        Packet::Ip(ip) => {
-            segments(frame.head, ip, &asked).map_or((None, whole), |(net, cut)| (Some(net), cut))
-        }
+        Packet::Ip(ip) => segments(frame, ip, &asked).map_or((None, whole), |(net, cut)| (Some(net), cut)),
         Packet::Arp => (None, whole),
     };
     *frame.net = proven.ok_or(DropReason::BadOffload)?.to_bytes();
@@ -79,18 +77,19 @@ fn partial_checksum(head: &[u8; HEAD], ip: &Ip, asked: &VnetHeader) -> Option<Vn
     })
 }
 
-/// TCP or UDP to be cut: the type fits the packet, the open checksum is the transport's own.
-fn segments(head: &[u8; HEAD], ip: &Ip, asked: &VnetHeader) -> Option<(VnetHeader, Cut)> {
+/// TCP or UDP to be cut: the type fits the packet, the open checksum is the transport's own, and nothing lies behind the
+/// packet that no segment would carry and nobody would count.
+fn segments(frame: &Frame<'_>, ip: &Ip, asked: &VnetHeader) -> Option<(VnetHeader, Cut)> {
     let most = match (asked.gso_kind(), ip.protocol, ip.v6) {
         (vnet::GSO_TCPV4, ipv4::TCP, false) | (vnet::GSO_TCPV6, ipv4::TCP, true) => MAX_TCP_SEGMENTS,
         (vnet::GSO_UDP_L4, ipv4::UDP, _) if asked.gso_type == vnet::GSO_UDP_L4 => MAX_UDP_SEGMENTS,
         _ => return None,
     };
-    let (header_end, own) = transport(head, ip);
+    let (header_end, own) = transport(frame.head, ip);
     let own_checksum = asked.needs_csum()
         && usize::from(asked.csum_start) == ip.transport()
         && Some(usize::from(asked.csum_offset)) == own;
-    if ip.fragment != Fragment::Whole || !own_checksum || asked.gso_size == 0 {
+    if ip.fragment != Fragment::Whole || !own_checksum || asked.gso_size == 0 || ip.end != *frame.len {
         return None;
     }
     let size = u32::from(asked.gso_size);

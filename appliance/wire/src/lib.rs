@@ -3,6 +3,8 @@
 //! Views prove their lengths once, in `parse`, and are then infallible. Nothing here allocates, and nothing here
 //! trusts a length that it has not compared with the bytes it was given.
 
+#![forbid(unsafe_code)]
+
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;

@@ -72,6 +72,7 @@ groups! {
     arp_for_others_is_dropped,
     neighbour_discovery_for_others_is_dropped,
     neighbour_discovery_that_hosts_must_discard_is_dropped,
+    what_hides_in_what_is_dropped,
     dhcp_servers_are_dropped,
     routers_are_dropped,
     redirects_are_dropped,
