@@ -218,6 +218,9 @@ impl Control {
             closed.extend(self.take_out(plan.id).map(|entry| (entry, false)));
         }
         if !closed.is_empty() {
+            for plan in &create {
+                self.announce(plan);
+            }
             self.publish_world();
             for (entry, for_good) in closed {
                 self.close(entry, for_good);
@@ -244,6 +247,15 @@ impl Control {
         Some(before)
     }
 
+    /// Puts `Missing` in the place of a port to come, so that what is sent to it is counted.
+    fn announce(&mut self, plan: &PortPlan) {
+        let counters = Counters::per_worker(self.plane.workers());
+        let full_name = format!("{}.{}", plan.workload, plan.name);
+        let port =
+            LocalPort::new(plan.id, full_name, Attachment::Missing, Box::default(), counters, Arc::default());
+        self.running.insert(plan.id, Entry { plan: plan.clone(), port: Arc::new(port), trouble: None });
+    }
+
     /// Closes a port that no worker holds any more.
     fn close(&mut self, entry: Entry, for_good: bool) {
         match &entry.port.attachment {
@@ -263,30 +275,24 @@ impl Control {
 
     /// Opens a port; what fails is tried again each tick.
     fn open(&mut self, plan: PortPlan) {
-        let full_name = format!("{}.{}", plan.workload, plan.name);
+        if !self.running.contains_key(&plan.id) {
+            self.announce(&plan);
+        }
         let (attachment, trouble) = match self.attach(&plan) {
             Ok(attachment) => (attachment, None),
             Err(trouble) => (Attachment::Missing, Some(trouble)),
         };
-        let before = self.running.get(&plan.id);
-        match (&trouble, before.and_then(|entry| entry.trouble.as_ref())) {
-            (Some(now), earlier) if earlier != Some(now) => log::warn!("port {full_name}: {now}"),
-            (None, Some(_)) => log::info!("port {full_name}: open"),
+        let homes = self.homes.of(plan.id, plan.attachment.queues());
+        let Some(entry) = self.running.get_mut(&plan.id) else { return };
+        match (&trouble, &entry.trouble) {
+            (Some(now), earlier) if earlier.as_ref() != Some(now) => {
+                log::warn!("port {}: {now}", entry.port.full_name);
+            }
+            (None, Some(_)) => log::info!("port {}: open", entry.port.full_name),
             _ => {}
         }
-        let homes = self.homes.of(plan.id, attachment.queues());
-        let port = match before {
-            Some(entry) => with_attachment(&entry.port, attachment, homes),
-            None => LocalPort::new(
-                plan.id,
-                full_name,
-                attachment,
-                homes,
-                Counters::per_worker(self.plane.workers()),
-                Arc::default(),
-            ),
-        };
-        self.running.insert(plan.id, Entry { plan, port: Arc::new(port), trouble });
+        entry.port = Arc::new(with_attachment(&entry.port, attachment, homes));
+        (entry.plan, entry.trouble) = (plan, trouble);
     }
 
     fn attach(&mut self, plan: &PortPlan) -> Result<Attachment, String> {

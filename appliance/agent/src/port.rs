@@ -39,17 +39,6 @@ pub(crate) enum Attachment {
     Missing,
 }
 
-impl Attachment {
-    /// How many queues frames can come from.
-    pub(crate) fn queues(&self) -> usize {
-        match self {
-            Self::Vhost(port) => usize::from(port.pairs()),
-            Self::Tap(tap) => tap.queues(),
-            Self::Missing => 0,
-        }
-    }
-}
-
 impl LocalPort {
     pub(crate) fn new(
         id: u32,

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -102,7 +102,10 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
         inbox,
         outbox: control.clone(),
     });
-    let thread = named("pal-control".into(), move || thread.run())?;
+    let thread = named("pal-control".into(), move || {
+        let _abort = AbortOnPanic;
+        thread.run();
+    })?;
     threads.push(thread);
     stop_plane.disarm();
 
@@ -187,15 +190,15 @@ fn pin(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-/// A worker that panics would leave its ports silent while all else looks healthy: the process ends instead, and
-/// whoever supervises it starts another.
+/// A worker that panics would leave its ports silent while all else looks healthy, and without the control thread
+/// nothing would change any more: the process ends instead, and whoever supervises it starts another.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let thread = std::thread::current();
-            log::error!("{} panicked: the process ends", thread.name().unwrap_or("a worker"));
+            log::error!("{} panicked: the process ends", thread.name().unwrap_or("a thread"));
             std::process::abort();
         }
     }
@@ -208,11 +211,11 @@ fn named(name: String, work: impl FnOnce() + Send + 'static) -> Result<JoinHandl
         .map_err(|source| RunError::Resources { what: "a thread", source })
 }
 
+/// Makes a directory for owner and group: sockets in it are the guests' network cards, others have no business with
+/// them. One that is there keeps the mode and group it was given.
 fn make_directory(path: &Path) -> Result<(), RunError> {
-    let failed = |source| RunError::Path { path: path.to_path_buf(), source };
-    std::fs::create_dir_all(path).map_err(failed)?;
-    // Sockets in here are the guests' network cards: others have no business with them.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o750)).map_err(failed)
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path);
+    made.map_err(|source| RunError::Path { path: path.to_path_buf(), source })
 }
 
 #[cfg(test)]

@@ -231,6 +231,10 @@ impl Worker {
         if self.generation == 0 || !Arc::ptr_eq(&world, &self.world) {
             self.let_go();
             for (index, port) in world.locals() {
+                // A port that is not open has no queues to look at.
+                if matches!(port.attachment, Attachment::Missing) {
+                    continue;
+                }
                 for (queue, _) in port.homes.iter().enumerate().filter(|&(_, &home)| home == self.index) {
                     let port = port.clone();
                     self.sources.push(Source { port, index, queue, kick: None, hot: false, last_work: 0 });

@@ -48,6 +48,16 @@ pub(crate) enum AttachmentPlan {
     Tap(TapConfig),
 }
 
+impl AttachmentPlan {
+    /// How many queues frames come from.
+    pub(crate) fn queues(&self) -> usize {
+        match self {
+            Self::Vhost { pairs, .. } => usize::from(*pairs),
+            Self::Tap(tap) => usize::from(tap.queues),
+        }
+    }
+}
+
 /// What has to happen to get from the running ports to the planned ones. Everything not listed stays as it is.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
