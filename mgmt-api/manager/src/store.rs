@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use mgmt_types::{AuditEntry, Kind, Revision, Role};
 use serde::{Deserialize, Serialize};
 
+use crate::files::FileError;
 use crate::state::{Counters, Entry, State};
 
 pub(crate) use embedded::{Embedded, Limits};
@@ -71,6 +72,9 @@ pub(crate) enum TokenChange<'a> {
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Its file cannot be opened.
+    #[error(transparent)]
+    File(FileError),
     /// Another process has it open.
     #[error("{} is in use by another process: only one manager may run on a state directory", .path.display())]
     Locked {

@@ -43,3 +43,11 @@ pub struct AuditEntry {
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
+
+/// A page of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditList {
+    /// The entries, newest first.
+    pub items: Vec<AuditEntry>,
+}

@@ -20,7 +20,7 @@ mod text;
 mod token;
 mod workload;
 
-pub use audit::AuditEntry;
+pub use audit::{AuditEntry, AuditList};
 pub use host::{Host, HostReport, HostSpec};
 pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
@@ -28,7 +28,7 @@ pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
 pub use problem::{Mistake, Problem, ProblemKind};
 pub use resource::{Kind, Resource, ResourceList, UnknownKind};
 pub use revision::{Applied, Change, Diff, Outcome, Realised, RealisedHost, RealisedState, Revision};
-pub use token::{NewToken, Role, TokenInfo, TokenSecret};
+pub use token::{NewToken, Role, TokenInfo, TokenList, TokenSecret};
 pub use workload::{
     Attach, Bucket, PortReport, PortSpec, RateLimit, Tap, VhostRole, VhostUser, Workload, WorkloadKind,
     WorkloadReport, WorkloadSpec,

@@ -74,6 +74,14 @@ pub struct TokenInfo {
     pub created: String,
 }
 
+/// All tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenList {
+    /// The tokens, by name.
+    pub items: Vec<TokenInfo>,
+}
+
 /// A token just made: the only time its secret is seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use mgmt_types::{AuditEntry, Problem, Realised, Revision};
+use mgmt_types::{AuditList, Problem, Realised, Revision};
 use serde::Deserialize;
 
 use super::Context;
@@ -33,7 +33,7 @@ const LIMIT: (usize, usize) = (100, 1000);
         ("before" = Option<u64>, Query, description = "Only entries with a smaller id: the last id of the page before"),
         ("limit" = Option<usize>, Query, description = "At most so many, 100 when not given, 1000 at most"),
     ),
-    responses((status = 200, description = "Entries", body = Vec<AuditEntry>), (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, description = "Entries", body = AuditList), (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn audit(
     _auditor: Auditor,
@@ -43,8 +43,8 @@ pub(super) async fn audit(
     let Query(query) = query.map_err(|error| wrong_query(&error))?;
     let most = query.limit.unwrap_or(LIMIT.0).clamp(1, LIMIT.1);
     let manager = context.manager.clone();
-    let entries = reply::work(&context, move || manager.audit(query.before, most)).await?;
-    Ok(reply::json(StatusCode::OK, &entries))
+    let items = reply::work(&context, move || manager.audit(query.before, most)).await?;
+    Ok(reply::json(StatusCode::OK, &AuditList { items }))
 }
 
 /// One revision: author, time and what it changed, before and after.

@@ -3,7 +3,7 @@
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use mgmt_types::{NewToken, Problem, TokenInfo, TokenSecret};
+use mgmt_types::{NewToken, Problem, TokenList, TokenSecret};
 
 use super::Context;
 use super::caller::Admin;
@@ -15,10 +15,10 @@ use crate::token;
 /// Lists all tokens, without their secrets.
 #[utoipa::path(
     get, path = "/v1/tokens", tag = "tokens", operation_id = "listTokens",
-    responses((status = 200, description = "The tokens", body = Vec<TokenInfo>), (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json")),
+    responses((status = 200, description = "The tokens", body = TokenList), (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn list(_admin: Admin, State(context): State<Context>) -> Response {
-    reply::json(StatusCode::OK, &context.manager.tokens.list())
+    reply::json(StatusCode::OK, &TokenList { items: context.manager.tokens.list() })
 }
 
 /// Makes a token. Its secret is in the answer and nowhere else.

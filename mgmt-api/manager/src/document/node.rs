@@ -199,13 +199,15 @@ impl Budget {
 
     /// Checks the depth of a value; the root is at depth 1.
     pub(crate) fn check_depth(depth: usize) -> Result<(), Mistake> {
-        if depth <= MAX_DEPTH {
-            return Ok(());
-        }
-        Err(Mistake {
+        if depth <= MAX_DEPTH { Ok(()) } else { Err(Self::too_deep()) }
+    }
+
+    /// What is said of a document that is nested too deeply.
+    pub(crate) fn too_deep() -> Mistake {
+        Mistake {
             reason: Some("the document is nested too deeply".into()),
             expected: Some(format!("at most {MAX_DEPTH} levels")),
             ..Mistake::default()
-        })
+        }
     }
 }

@@ -194,10 +194,11 @@ fn place(span: Span) -> Place {
 
 fn scan_error(error: &ScanError) -> Mistake {
     let place = place(Span::empty(*error.marker()));
-    Mistake {
-        reason: Some(format!("this is not YAML: {}", error.info())),
-        line: Some(place.line),
-        column: Some(place.column),
-        ..Mistake::default()
-    }
+    // The scanner looks ahead of the events and has a limit of its own.
+    let mistake = if error.info() == "recursion limit exceeded" {
+        Budget::too_deep()
+    } else {
+        Mistake::default().detail(format!("this is not YAML: {}", error.info()))
+    };
+    Mistake { line: Some(place.line), column: Some(place.column), ..mistake }
 }

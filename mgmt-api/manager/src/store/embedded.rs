@@ -3,9 +3,12 @@
 //! History and audit log are bounded: the oldest records go when new ones come. What was refused has a table of its
 //! own, so that a flood of refusals pushes out only other refusals.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use mgmt_types::{AuditEntry, Revision};
+use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
@@ -13,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Commit, Store, StoreError, StoredToken, TokenChange};
+use crate::files::FileError;
 use crate::state::{Counters, Entry, State};
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -57,11 +61,18 @@ impl Embedded {
     /// Opens the file, or makes it.
     pub(crate) fn open(path: &Path, limits: Limits) -> Result<Self, StoreError> {
         let path = PathBuf::from(path);
-        let database =
-            Database::builder().set_cache_size(CACHE).create(&path).map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.clone() },
-                other => failed(other),
-            })?;
+        // Names, addresses and hashes of tokens are nobody else's business.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options
+            .open(&path)
+            .map_err(|source| StoreError::File(FileError { doing: "open", path: path.clone(), source }))?;
+        let opened = FileBackend::new(file)
+            .and_then(|file| Database::builder().set_cache_size(CACHE).create_with_backend(file));
+        let database = opened.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.clone() },
+            other => failed(other),
+        })?;
         let store = Self { database, limits };
         store.prepare(&path)?;
         Ok(store)

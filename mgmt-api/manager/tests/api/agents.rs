@@ -1,0 +1,88 @@
+//! What hosts get and say.
+
+use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus};
+use mgmt_types::{Kind, RealisedState, Resource, Role};
+
+use crate::server::{BASE, PATIENCE, Server};
+
+fn status(revision: u64, ports: Vec<PortStatus>) -> HostStatus {
+    HostStatus { host: "host-a".into(), version: "1.2".into(), revision, error: None, ports }
+}
+
+#[tokio::test]
+async fn a_host_gets_its_slice_at_once_and_again_when_it_changes() {
+    let server = Server::start().await;
+    let agent = server.client_with(&server.token("a1", Role::Agent).await);
+    let mut slices = agent.agent_state_stream("host-a", 0).await.unwrap();
+    let next = async |slices: &mut mgmt_client::Events<_>| {
+        tokio::time::timeout(PATIENCE, slices.next()).await.unwrap().unwrap().unwrap()
+    };
+    let first: mgmt_types::agent::Slice = next(&mut slices).await;
+    assert_eq!((first.revision, first.host.as_str(), first.ports.len()), (1, "host-a", 0));
+    // Asking made the host.
+    assert!(matches!(server.client().get(Kind::Host, "host-a").await.unwrap(), Resource::Host(_)));
+
+    let revision = server.apply(BASE).await;
+    let second: mgmt_types::agent::Slice = next(&mut slices).await;
+    assert_eq!((second.revision, second.networks.len(), second.ports.len()), (revision, 1, 1));
+
+    // What is nobody's business here does not come; the next thing that is, does.
+    server.apply("kind: Network\nname: other\nspec: { subnets: [] }\n").await;
+    let more = "kind: Workload\nname: web-2\nspec: { host: host-a, kind: vm, ports: [{ name: eth0, network: blue }] }\n";
+    let revision = server.apply(more).await;
+    let third: mgmt_types::agent::Slice = next(&mut slices).await;
+    assert_eq!((third.revision, third.ports.len()), (revision, 2));
+    server.stop().await;
+    let end = tokio::time::timeout(PATIENCE, slices.next()).await.unwrap();
+    assert!(end.is_none_or(|last| last.is_err()), "the stream goes on without a manager");
+}
+
+#[tokio::test]
+async fn what_a_host_says_is_shown_and_revisions_become_realised() {
+    let server = Server::start().await;
+    let client = server.client();
+    let revision = server.apply(BASE).await;
+    let waiting = client.realised(revision).await.unwrap();
+    assert_eq!((waiting.done, waiting.hosts[0].state), (false, RealisedState::Pending));
+
+    let agent = server.client_with(&server.token("a1", Role::Agent).await);
+    let Resource::Workload(workload) = client.get(Kind::Workload, "web-1").await.unwrap() else { panic!() };
+    let id = workload.status.unwrap().ports[0].id;
+    let port = PortStatus {
+        id,
+        workload: "web-1".into(),
+        port: "eth0".into(),
+        link: Link::Up,
+        faults: vec!["ring 1: index jumped".into()],
+        from_guest: Counters { packets: 7, bytes: 420 },
+        to_guest: Counters { packets: 8, bytes: 480 },
+        drops: [("spoofed-mac".to_owned(), 3)].into(),
+        details: [("vmm".to_owned(), "qemu".to_owned())].into(),
+    };
+    agent.post_status(&status(revision, vec![port])).await.unwrap();
+    let done = client.realised(revision).await.unwrap();
+    assert_eq!((done.done, done.hosts[0].state), (true, RealisedState::Applied));
+
+    let Resource::Workload(workload) = client.get(Kind::Workload, "web-1").await.unwrap() else { panic!() };
+    let report = workload.status.unwrap();
+    let port = &report.ports[0];
+    assert!(report.connected);
+    assert_eq!((port.link, port.from_guest.packets, port.drops["spoofed-mac"]), (Some(Link::Up), 7, 3));
+    let Resource::Host(host) = client.get(Kind::Host, "host-a").await.unwrap() else { panic!() };
+    let report = host.status.unwrap();
+    assert_eq!((report.connected, report.version.as_deref()), (true, Some("1.2")));
+    assert_eq!((report.revision, report.ports, report.ports_up), (revision, 1, 0), "a fault is not up");
+}
+
+#[tokio::test]
+async fn a_host_that_speaks_is_declared_and_its_unknown_fields_are_ignored() {
+    let server = Server::start().await;
+    let body = r#"{"host":"host-z","version":"9","revision":0,"ports":[],"mood":"good"}"#;
+    let answer = server.send("POST", "/v1/agent/status", &[("content-type", "application/json")], body).await;
+    assert_eq!(answer.status, 204, "{answer:?}");
+    let host = server.get("/v1/hosts/host-z").await.json();
+    assert_eq!(host["status"]["connected"], true);
+    // Saying it again is no new revision.
+    server.send("POST", "/v1/agent/status", &[("content-type", "application/json")], body).await;
+    assert_eq!(server.get("/v1/hosts").await.json()["revision"], 1);
+}

@@ -1,0 +1,161 @@
+//! The description of the API, and the documentation that people read.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// What the description says of a schema, with everything it refers to.
+fn schema(name: &str) -> Value {
+    let components = manager::openapi()["components"].clone();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": format!("#/components/schemas/{name}"),
+        "components": components,
+    })
+}
+
+#[tokio::test]
+async fn the_description_is_served_and_checked_in() {
+    let server = Server::start().await;
+    let served = server.get("/v1/openapi.json").await.json();
+    assert_eq!(served, manager::openapi());
+    let path = repository().join("docs/openapi.json");
+    let text = format!("{}\n", serde_json::to_string_pretty(&served).unwrap());
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    if kept != text {
+        // Whoever changed the API finds the new description beside the old one.
+        let fresh = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openapi.json");
+        std::fs::write(&fresh, text).unwrap();
+        panic!("docs/openapi.json is not what the API says any more; copy {} over it", fresh.display());
+    }
+}
+
+#[test]
+fn the_description_is_valid_openapi_3_1() {
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/openapi-3.1.json"));
+    let official: Value = serde_json::from_str(&text.unwrap()).unwrap();
+    let validator = jsonschema::draft202012::new(&official).unwrap();
+    let description = manager::openapi();
+    assert!(description["openapi"].as_str().unwrap().starts_with("3.1."));
+    let mistakes: Vec<String> = validator
+        .iter_errors(&description)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(mistakes.is_empty(), "{mistakes:#?}");
+    // The official schema leaves schemas themselves to their dialect.
+    for name in description["components"]["schemas"].as_object().unwrap().keys() {
+        jsonschema::draft202012::new(&schema(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn every_reference_of_the_description_leads_somewhere() {
+    let description = manager::openapi();
+    let mut references = Vec::new();
+    collect(&description, &mut references);
+    assert!(references.len() > 20);
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(description.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+fn collect(value: &Value, references: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            references.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            members.values().for_each(|value| collect(value, references));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect(item, references)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn answers_are_as_described() {
+    let server = Server::start().await;
+    server.apply(crate::server::BASE).await;
+    let check = |name: &str, value: &Value| {
+        let validator = jsonschema::draft202012::new(&schema(name)).unwrap();
+        let mistakes: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+        assert!(mistakes.is_empty(), "{name}: {mistakes:#?}\n{value:#}");
+    };
+    for (path, name) in [
+        ("/v1/networks", "ResourceList"),
+        ("/v1/workloads", "ResourceList"),
+        ("/v1/hosts", "ResourceList"),
+        ("/v1/workloads/web-1", "Resource"),
+        ("/v1/workloads/web-1", "Workload"),
+        ("/v1/networks/blue", "Network"),
+        ("/v1/hosts/host-a", "Host"),
+        ("/v1/revisions/1", "Revision"),
+        ("/v1/revisions/1/realized", "Realised"),
+        ("/v1/audit", "AuditList"),
+        ("/v1/tokens", "TokenList"),
+        ("/v1/networks/none", "Problem"),
+    ] {
+        check(name, &server.get(path).await.json());
+    }
+    let wrong = json!({ "kind": "Network", "name": "a", "spec": { "subnets": [], "colour": 1 } });
+    assert!(!jsonschema::draft202012::new(&schema("Resource")).unwrap().is_valid(&wrong));
+}
+
+/// The fenced blocks of a language in a page.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<String> = None;
+    for line in page.lines() {
+        match &mut open {
+            Some(block) if line == "```" => {
+                blocks.push(std::mem::take(block));
+                open = None;
+            }
+            Some(block) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+            None if line == format!("```{language}") => open = Some(String::new()),
+            None => {}
+        }
+    }
+    blocks
+}
+
+#[tokio::test]
+async fn the_examples_of_the_documentation_are_true() {
+    let page = std::fs::read_to_string(repository().join("docs/api.md")).unwrap();
+    let server = Server::start().await;
+    let yaml = blocks(&page, "yaml");
+    assert!(yaml.len() >= 3, "{} examples", yaml.len());
+    for block in yaml {
+        server.apply(&block).await;
+    }
+    let problems = blocks(&page, "json problem");
+    assert!(!problems.is_empty());
+    for block in problems {
+        let shown: Value = serde_json::from_str(&block).unwrap();
+        let problem: mgmt_types::Problem = serde_json::from_value(shown.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&problem).unwrap(), shown);
+    }
+    // Every address the API has is in the page, and no other.
+    let described = manager::openapi();
+    let paths = described["paths"].as_object().unwrap();
+    for path in paths.keys() {
+        assert!(page.contains(&format!("`{path}`")), "the page does not mention {path}");
+    }
+    for mentioned in page.split('`').filter(|word| word.starts_with("/v1/") && !word.contains(['?', ' '])) {
+        assert!(paths.contains_key(mentioned), "the page mentions {mentioned}, which is not there");
+    }
+    // So is every kind of problem.
+    for kind in mgmt_types::ProblemKind::ALL {
+        let (status, code, _) = kind.parts();
+        assert!(page.contains(&format!("| `{code}` | {status} |")), "the page does not explain {code}");
+    }
+}

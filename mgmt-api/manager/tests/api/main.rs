@@ -1,0 +1,11 @@
+//! The API over TLS on loopback, as clients meet it.
+
+mod access;
+mod agents;
+mod document;
+mod hostile;
+mod problems;
+mod resources;
+mod restart;
+mod server;
+mod watch;
