@@ -31,6 +31,7 @@
 #include <rte_ether.h>
 #include <rte_ip.h>
 #include <rte_mbuf.h>
+#include <rte_prefetch.h>
 #include <rte_udp.h>
 
 enum { BURST = 32, HEADER = 64, MAGIC = 0x70616c69, FIRST_UDP_PORT = 1024, UDP_SERVICE = 5202, LINK_WAIT_MS = 20000 };
@@ -140,6 +141,9 @@ static inline void receive(struct direction *d)
 
 	if (n == 0)
 		return;
+	/* All lines come from the other CPU: let them come at once. */
+	for (uint16_t i = 0; i < n; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(burst[i], const void *));
 	for (uint16_t i = 0; i < n; i++) {
 		const struct rte_mbuf *m = burst[i];
 		const struct frame *f = rte_pktmbuf_mtod(m, const struct frame *);
@@ -183,6 +187,8 @@ static inline void transmit(struct direction *d, uint64_t silence)
 	if (d->unsent_at == d->unsent_end) {
 		if (rte_pktmbuf_alloc_bulk(pool, d->unsent, BURST))
 			return;
+		for (int i = 0; i < BURST; i++)
+			__builtin_prefetch(rte_pktmbuf_mtod(d->unsent[i], const void *), 1);
 		for (int i = 0; i < BURST; i++)
 			fill(d, d->unsent[i]);
 		d->unsent_at = 0;
