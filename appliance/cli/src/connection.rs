@@ -37,13 +37,13 @@ impl ConnectionArgs {
     }
 
     /// The state directory of this machine.
-    pub(crate) fn state_dir(&self) -> &Path {
-        &self.state_dir.state_dir
+    pub(crate) fn state_dir(&self) -> &StateDir {
+        &self.state_dir
     }
 
     /// The manager's address, token and authority.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let state_dir = &self.state_dir.state_dir;
+        let state_dir = &self.state_dir.absolute()?;
         let url = match &self.url {
             Some(url) => url.clone(),
             None => std::fs::read_to_string(directories::url(state_dir))
@@ -86,7 +86,7 @@ mod tests {
             token: None,
             token_file: None,
             ca: None,
-            state_dir: StateDir { state_dir: state_dir.to_owned() },
+            state_dir: StateDir::at(state_dir),
         }
     }
 

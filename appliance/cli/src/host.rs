@@ -57,22 +57,15 @@ impl HostArgs {
     }
 
     /// All an agent needs.
-    pub(crate) fn config(&self, host: String, state_dir: &Path, source: Source) -> Config {
+    pub(crate) fn config(&self, host: String, state_dir: &Path, source: Source) -> Result<Config, Failure> {
         let cpus = self.cpus.as_ref().map(|cpus| cpus.0.clone()).unwrap_or_default();
         let workers = match self.workers {
             Some(workers) => usize::from(workers),
             None if !cpus.is_empty() => cpus.len(),
             None => std::thread::available_parallelism().map_or(1, |given| given.get().min(MOST_WORKERS)),
         };
-        Config {
-            host,
-            state_dir: state_dir.to_owned(),
-            run_dir: self.run_dir.run_dir.clone(),
-            workers,
-            cpus,
-            poll: self.poll,
-            source,
-        }
+        let (state_dir, run_dir) = (state_dir.to_owned(), self.run_dir.absolute()?);
+        Ok(Config { host, state_dir, run_dir, workers, cpus, poll: self.poll, source })
     }
 }
 

@@ -76,20 +76,49 @@ pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
     print(&format!("{line}\n"))
 }
 
-/// Rows below a header, columns two spaces apart.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+/// A line of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) cells: Vec<String>,
+    /// Something is wrong with it: red where there are colours.
+    pub(crate) alarm: bool,
+}
+
+impl From<Vec<String>> for Row {
+    fn from(cells: Vec<String>) -> Self {
+        Self { cells, alarm: false }
+    }
+}
+
+/// Rows below a header, columns two spaces apart. A row stays one line, whatever its cells hold.
+pub(crate) fn table(header: &[&str], rows: Vec<Row>) -> String {
+    table_with(header, &rows, has_colours(io::stdout().is_terminal()))
+}
+
+fn table_with(header: &[&str], rows: &[Row], colours: bool) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
-    table.add_rows(rows);
+    table.add_rows(rows.iter().map(|row| row.cells.iter().map(|cell| visible(cell))));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     let mut text = String::new();
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
+    let alarms = std::iter::once(false).chain(rows.iter().map(|row| row.alarm));
+    for (line, alarm) in table.lines().zip(alarms) {
+        let (on, off) = if alarm && colours { (RED, PLAIN) } else { ("", "") };
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{on}{}{off}", line.trim_end());
     }
     text
+}
+
+/// SGR 31 of ECMA-48: red; and SGR 0: as it was.
+const RED: &str = "\x1b[31m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Whether to colour what goes to a terminal; see no-color.org.
+fn has_colours(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Names and values, values below each other.
@@ -98,9 +127,14 @@ pub(crate) fn facts(indent: usize, facts: &[(&str, String)]) -> String {
     let mut text = String::new();
     for (name, value) in facts {
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "{:indent$}{name:<width$}  {value}", "");
+        let _ = writeln!(text, "{:indent$}{name:<width$}  {}", "", visible(value));
     }
     text
+}
+
+/// Text without the means to drive a terminal: much of what is shown was written by others.
+pub(crate) fn visible(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 /// A value of a table, or a dash when there is none.
@@ -119,8 +153,8 @@ pub(crate) fn error(text: &str) {
     if text.is_empty() {
         return;
     }
-    let red = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (on, off) = if red { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+    let text = text.lines().map(visible).collect::<Vec<_>>().join("\n");
+    let (on, off) = if has_colours(io::stderr().is_terminal()) { (RED, PLAIN) } else { ("", "") };
     remark(&format!("{on}error:{off} {text}"));
 }
 
@@ -143,10 +177,33 @@ fn unwritable(error: serde_json::Error) -> Failure {
 mod tests {
     use super::*;
 
+    fn row<const N: usize>(cells: [&str; N]) -> Row {
+        cells.map(str::to_owned).to_vec().into()
+    }
+
     #[test]
     fn columns_stand_below_each_other_without_trailing_spaces() {
-        let rows = vec![vec!["web-1".into(), "up".into()], vec!["database-1".into(), "-".into()]];
-        assert_eq!(table(&["NAME", "LINK"], rows), "NAME        LINK\nweb-1       up\ndatabase-1  -\n");
+        let rows = [row(["web-1", "up"]), row(["database-1", "-"])];
+        let expected = "NAME        LINK\nweb-1       up\ndatabase-1  -\n";
+        assert_eq!(table_with(&["NAME", "LINK"], &rows, true), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_red_where_there_are_colours() {
+        let rows = [row(["a", "up"]), Row { alarm: true, ..row(["b", "down"]) }];
+        let expected = "NAME  LINK\na     up\n\x1b[31mb     down\x1b[0m\n";
+        assert_eq!(table_with(&["NAME", "LINK"], &rows, true), expected);
+        assert!(!table_with(&["NAME", "LINK"], &rows, false).contains('\x1b'));
+    }
+
+    #[test]
+    fn nothing_shown_can_drive_a_terminal() {
+        let rows = [row(["\x1b[2J\nroot", "b\u{9b}1m"])];
+        let shown = table_with(&["A", "B"], &rows, true);
+        assert_eq!(shown.lines().count(), 2);
+        for text in [shown, facts(0, &[("a", "\x1b[1m\r".into())])] {
+            assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
+        }
     }
 
     #[test]

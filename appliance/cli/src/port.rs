@@ -21,6 +21,11 @@ pub(crate) fn link(report: &PortReport, status: &WorkloadReport) -> &'static str
     }
 }
 
+/// False for a port that is broken, or of which nobody can say whether anything is enforced on it.
+pub(crate) fn is_sound((report, status): (&PortReport, &WorkloadReport)) -> bool {
+    report.faults.is_empty() && matches!(link(report, status), "up" | "waiting")
+}
+
 /// How a port is attached, in words.
 pub(crate) fn attachment(report: &PortReport) -> String {
     match &report.attach {

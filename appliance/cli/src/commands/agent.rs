@@ -27,7 +27,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     // The agent tries for ever; what can never work is told at once.
     mgmt_client::Client::connect(&endpoint)?;
     let greeting = format!("palisade {}, host {host}, manager {}\n", env!("CARGO_PKG_VERSION"), endpoint.url);
-    let config = args.host.config(host, args.connection.state_dir(), Source::Manager(endpoint));
+    let state_dir = args.connection.state_dir().absolute()?;
+    let config = args.host.config(host, &state_dir, Source::Manager(endpoint))?;
     let handle = start(config).await?;
     output::print(&(greeting + "ready\n"))?;
     log::info!("{}: stopping", stop.asked().await);

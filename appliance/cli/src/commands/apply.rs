@@ -105,7 +105,8 @@ async fn wait(client: &Client, revision: u64, timeout: Duration) -> Result<Optio
 fn realised_text(realised: &Realised) -> String {
     let mut text = String::new();
     for host in &realised.hosts {
-        let reason = host.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let reason =
+            host.reason.as_ref().map(|reason| format!(": {}", output::visible(reason))).unwrap_or_default();
         text.push_str(&format!("Host/{} {}{reason}\n", host.host, host.state));
     }
     text

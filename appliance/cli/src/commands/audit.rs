@@ -5,7 +5,7 @@ use mgmt_types::AuditEntry;
 
 use crate::connection::ConnectionArgs;
 use crate::failure::Failure;
-use crate::output::{self, OutputArgs};
+use crate::output::{self, OutputArgs, Row};
 
 /// Show who did what, and who was not let; newest last
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     })
 }
 
-fn row(entry: &AuditEntry) -> Vec<String> {
+fn row(entry: &AuditEntry) -> Row {
     let dash = || "-".to_owned();
     let mut what: Vec<String> = entry
         .changes
@@ -43,7 +43,7 @@ fn row(entry: &AuditEntry) -> Vec<String> {
     if entry.suppressed > 0 {
         what.push(format!("{} refusals before this one are not shown", entry.suppressed));
     }
-    vec![
+    let cells = vec![
         entry.id.to_string(),
         entry.time.clone(),
         entry.author.clone().unwrap_or_else(dash),
@@ -53,7 +53,8 @@ fn row(entry: &AuditEntry) -> Vec<String> {
         entry.revision.map_or_else(dash, |revision| revision.to_string()),
         entry.action.clone(),
         output::or_dash(what.join("; ")),
-    ]
+    ];
+    Row { cells, alarm: entry.status >= 400 }
 }
 
 #[cfg(test)]
@@ -66,7 +67,8 @@ mod tests {
             r#"{"id": 4, "time": "2026-01-01T00:00:00Z", "peer": "192.0.2.7:5000", "action": "GET /v1/networks",
                 "status": 401, "detail": "no token", "suppressed": 3}"#,
         );
-        let row = row(&entry.expect("an entry"));
+        let Row { cells: row, alarm } = row(&entry.expect("an entry"));
+        assert!(alarm);
         assert_eq!(row[2..7], ["-", "-", "192.0.2.7:5000", "401", "-"]);
         assert_eq!(row[8], "no token; 3 refusals before this one are not shown");
     }

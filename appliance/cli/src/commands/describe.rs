@@ -7,7 +7,7 @@ use mgmt_types::{Host, Kind, Labels, Network, PortReport, RateLimit, Resource, W
 use crate::commands::get::join;
 use crate::connection::ConnectionArgs;
 use crate::failure::Failure;
-use crate::output::{self, facts, or_dash};
+use crate::output::{self, Row, facts, or_dash};
 use crate::port;
 
 /// Show all that is known about one resource
@@ -83,13 +83,14 @@ fn ports(title: &str, workloads: &[Workload], wanted: impl Fn(&Workload, &str) -
         for declared in workload.spec.ports.iter().filter(|declared| wanted(workload, &declared.network)) {
             let status = workload.status.as_ref();
             let report = status.and_then(|status| port::report(status, &declared.name));
-            rows.push(vec![
+            let cells = vec![
                 format!("  {}.{}", workload.name, declared.name),
                 workload.spec.host.clone(),
                 declared.network.clone(),
                 report.map_or_else(|| "-".to_owned(), |report| or_dash(join(&report.addresses))),
-                status.zip(report).map_or("-", |(status, report)| port::link(report, status)).to_owned(),
-            ]);
+                report.zip(status).map_or("-", |(report, status)| port::link(report, status)).to_owned(),
+            ];
+            rows.push(Row { cells, alarm: !report.zip(status).is_some_and(port::is_sound) });
         }
     }
     if rows.is_empty() {

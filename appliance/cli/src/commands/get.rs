@@ -4,7 +4,7 @@ use mgmt_types::{Host, Kind, Network, Resource, Selector, Workload};
 
 use crate::connection::ConnectionArgs;
 use crate::failure::Failure;
-use crate::output::{self, OutputArgs, or_dash};
+use crate::output::{self, OutputArgs, Row, or_dash};
 use crate::port;
 
 /// Show resources: networks, workloads or hosts
@@ -49,7 +49,7 @@ fn table(kind: Kind, resources: &[Resource]) -> String {
         Kind::Host => &["NAME", "CONNECTED", "REVISION", "WANTED", "PORTS", "UP", "VERSION", "ERROR"],
     };
     let rows = resources.iter().flat_map(|resource| match resource {
-        Resource::Network(network) => vec![network_row(network)],
+        Resource::Network(network) => vec![network_row(network).into()],
         Resource::Workload(workload) => workload_rows(workload),
         Resource::Host(host) => vec![host_row(host)],
     });
@@ -70,12 +70,12 @@ fn network_row(network: &Network) -> Vec<String> {
     ]
 }
 
-fn workload_rows(workload: &Workload) -> Vec<Vec<String>> {
+fn workload_rows(workload: &Workload) -> Vec<Row> {
     let Workload { name, spec, status, .. } = workload;
     if spec.ports.is_empty() {
         let mut row = vec!["-".to_owned(); 10];
         row.splice(0..2, [name.clone(), spec.host.clone()]);
-        return vec![row];
+        return vec![row.into()];
     }
     let rows = spec.ports.iter().map(|declared| {
         let report = status.as_ref().and_then(|status| port::report(status, &declared.name));
@@ -91,14 +91,15 @@ fn workload_rows(workload: &Workload) -> Vec<Vec<String>> {
             ]),
             _ => row.extend(std::iter::repeat_n("-".to_owned(), 6)),
         }
-        row
+        Row { cells: row, alarm: !report.zip(status.as_ref()).is_some_and(port::is_sound) }
     });
     rows.collect()
 }
 
-fn host_row(host: &Host) -> Vec<String> {
+fn host_row(host: &Host) -> Row {
     let report = host.status.clone().unwrap_or_default();
-    vec![
+    let alarm = !report.connected || report.error.is_some();
+    let cells = vec![
         host.name.clone(),
         if report.connected { "yes" } else { "no" }.to_owned(),
         report.revision.to_string(),
@@ -107,7 +108,8 @@ fn host_row(host: &Host) -> Vec<String> {
         report.ports_up.to_string(),
         report.version.unwrap_or_else(|| "-".to_owned()),
         report.error.unwrap_or_else(|| "-".to_owned()),
-    ]
+    ];
+    Row { cells, alarm }
 }
 
 /// Values with commas between them.

@@ -36,7 +36,7 @@ pub(crate) struct ManagerArgs {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
-    let running = start(&args.state_dir.state_dir, &args.manager).await?;
+    let running = start(&args.state_dir.absolute()?, &args.manager).await?;
     output::print(&(greeting(&running, None)? + "ready\n"))?;
     log::info!("{}: stopping", stop.asked().await);
     running.stop().await;

@@ -74,7 +74,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     };
     let nic = Nic {
         id: format!("{}-{}", workload.name, report.name),
-        socket: socket(report, vhost.socket.as_deref(), &args.run_dir.run_dir, &workload.name),
+        socket: socket(report, vhost.socket.as_deref(), &args.run_dir.absolute()?, &workload.name),
         role: vhost.role,
         mac: report.mac,
         mtu: report.mtu,

@@ -60,7 +60,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             let tokens = args.connection.client()?.tokens().await?;
             output::list(args.output.format, &tokens, || {
                 let row = |token: &mgmt_types::TokenInfo| {
-                    vec![token.name.clone(), token.role.to_string(), token.created.clone()]
+                    vec![token.name.clone(), token.role.to_string(), token.created.clone()].into()
                 };
                 output::table(&["NAME", "ROLE", "CREATED"], tokens.iter().map(row).collect())
             })

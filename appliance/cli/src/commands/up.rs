@@ -40,12 +40,12 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
     let host = args.host.name()?;
-    let state_dir = &args.state_dir.state_dir;
+    let state_dir = &args.state_dir.absolute()?;
 
     // Without a manager's token and certificate there was no start before: nobody waits for the agent yet.
     let known = kept_endpoint(state_dir, &args.manager);
     let early = match &known {
-        Some(endpoint) => Some(start_agent(&args, &host, endpoint.clone()).await?),
+        Some(endpoint) => Some(start_agent(&args, &host, state_dir, endpoint.clone()).await?),
         None => None,
     };
     let running = manager::start(state_dir, &args.manager).await?;
@@ -55,9 +55,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         // The manager made a new authority or token, for want of a readable one.
         Some(agent) => {
             host_agent::stop(agent).await;
-            start_agent(&args, &host, endpoint).await?
+            start_agent(&args, &host, state_dir, endpoint).await?
         }
-        None => start_agent(&args, &host, endpoint).await?,
+        None => start_agent(&args, &host, state_dir, endpoint).await?,
     };
 
     let admin = Endpoint {
@@ -82,9 +82,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn start_agent(args: &Args, host: &str, endpoint: Endpoint) -> Result<Handle, Failure> {
-    let source = Source::Manager(endpoint);
-    host_agent::start(args.host.config(host.to_owned(), &args.state_dir.state_dir, source)).await
+async fn start_agent(
+    args: &Args,
+    host: &str,
+    state_dir: &Path,
+    endpoint: Endpoint,
+) -> Result<Handle, Failure> {
+    host_agent::start(args.host.config(host.to_owned(), state_dir, Source::Manager(endpoint))?).await
 }
 
 /// Where the manager will be, when it can be known before it runs.
@@ -104,11 +108,17 @@ fn kept_endpoint(state_dir: &Path, args: &ManagerArgs) -> Option<Endpoint> {
 
 /// The manager at `url`, for the agent of the same machine.
 fn endpoint(url: &str, state_dir: &Path) -> Result<Endpoint, Failure> {
-    Ok(Endpoint {
-        url: url.to_owned(),
-        token: read(&directories::agent_token(state_dir))?,
-        ca_pem: read(&directories::ca(state_dir))?,
-    })
+    // The manager lets an administrator speak for a host: good enough when somebody removed the agent's own token.
+    let token = read(&directories::agent_token(state_dir)).or_else(|missing| {
+        read(&directories::admin_token(state_dir)).map_err(|_| {
+            Failure::new(format!(
+                "the agent has no token: {}\n  run `palisade manager`, then `palisade token delete agent` from where \
+                 an administrator's token is; the next start makes a new one",
+                missing.text()
+            ))
+        })
+    })?;
+    Ok(Endpoint { url: url.to_owned(), token, ca_pem: read(&directories::ca(state_dir))? })
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
