@@ -12,6 +12,8 @@ use crate::shell::Output;
 
 /// What `init` says once it obeys.
 const READY: &str = "@@ready";
+/// No failures of the channel: its time is up, which the loop notices, or a child of ours has ended.
+const RETRY: [ErrorKind; 3] = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted];
 /// Time beyond a command's own bound: for an emulated processor to notice and answer.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -84,7 +86,7 @@ impl Console {
             match self.stream.read(&mut bytes) {
                 Ok(0) => bail!("the guest's machine has ended"),
                 Ok(n) => self.seen.extend_from_slice(&bytes[..n]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) if RETRY.contains(&error.kind()) => {}
                 Err(error) => return Err(error).context("command channel"),
             }
         }

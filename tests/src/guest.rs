@@ -18,6 +18,9 @@ use crate::shell::{Output, Shell};
 /// How long a guest may take to boot; alone it takes 3 s, on a busy machine several times that.
 pub const BOOT: Duration = Duration::from_secs(60);
 
+/// A guest's memory in MiB when nothing else is said: a file of 100 MB fits in.
+pub const MEMORY: u32 = 384;
+
 /// Which side of a vhost-user socket the VMM takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmmRole {
@@ -141,13 +144,13 @@ pub struct GuestSpec {
 }
 
 impl GuestSpec {
-    /// A guest with 384 MiB (a 100 MB file fits in) and one processor.
+    /// A guest with [`MEMORY`] and one processor.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             nics: Vec::new(),
             nic_arguments: Vec::new(),
-            memory: 384,
+            memory: MEMORY,
             cpus: 1,
             incoming: None,
         }
@@ -159,15 +162,11 @@ impl GuestSpec {
         self
     }
 
-    /// Takes the network arguments as they are, but for [`VECTORS`].
+    /// Takes the network arguments as they are, but for [`VECTORS`] and without a boot ROM.
     pub fn with_nic_arguments(mut self, arguments: &[String]) -> Self {
         for argument in arguments {
-            let needs_vectors = argument.starts_with("virtio-net-pci") && !argument.contains("vectors=");
-            self.nic_arguments.push(if needs_vectors {
-                format!("{argument},{VECTORS}")
-            } else {
-                argument.clone()
-            });
+            let ours = argument.starts_with("virtio-net-pci");
+            self.nic_arguments.push(argument.clone() + if ours { ",romfile=,vectors=0" } else { "" });
         }
         self
     }

@@ -8,7 +8,7 @@ if [ "$1" != channel ]; then
 	mount -t proc proc /proc
 	mount -t sysfs sys /sys
 	mount -t devtmpfs dev /dev
-	mount -t tmpfs tmp /tmp
+	mount -t tmpfs -o size=90% tmp /tmp
 	echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 	echo 0 > /proc/sys/net/ipv6/conf/default/router_solicitations
 	while read -r module; do insmod "$module"; done < /modules/order

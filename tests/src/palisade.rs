@@ -201,15 +201,14 @@ impl Palisade {
         Ok(PortView(found.with_context(|| format!("no port {workload}.{port} in {all:#}"))?.clone()))
     }
 
-    /// QEMU's arguments for a workload's ports, as `palisade port attach` prints them for people to paste into a shell.
+    /// QEMU's arguments for a workload's port, one word each, as `palisade port attach` prints them for scripts.
     ///
     /// # Errors
     /// When there is no such workload.
     pub fn qemu_arguments(&self, workload: &str) -> Result<Vec<String>> {
-        let text = self.cli(&["port", "attach", workload, "--qemu"])?;
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        let words = lines.flat_map(str::split_whitespace).filter(|word| *word != "\\");
-        Ok(words.map(|word| word.trim_matches('\'').to_owned()).collect())
+        let memory = format!("{}M", crate::guest::MEMORY);
+        let text = self.cli(&["port", "attach", workload, "--qemu", "--memory", &memory])?;
+        Ok(text.split_whitespace().map(str::to_owned).collect())
     }
 
     /// Waits until a port's counter for `reason` has grown by at least `by` since `before`.
@@ -273,6 +272,7 @@ impl Palisade {
             .env("PALISADE_CA", self.state_dir().join("ca.pem"))
             .env("PALISADE_TOKEN_FILE", self.state_dir().join("admin.token"))
             .env("PALISADE_STATE_DIR", self.state_dir())
+            .env("PALISADE_RUN_DIR", self.run_dir())
             .env("NO_COLOR", "1");
         command
     }

@@ -68,9 +68,23 @@ pub fn wait_ping(from: &dyn Shell, to: IpAddr, bound: Duration) -> Result<()> {
 /// # Errors
 /// When the stream does not arrive whole; the message holds both sums.
 pub fn stream(from: &dyn Shell, to: &dyn Shell, address: IpAddr, megabytes: u32) -> Result<Stream> {
+    long_stream(from, to, address, megabytes, 1)
+}
+
+/// [`stream`] with the same data `times` over: longer than a guest's memory.
+///
+/// # Errors
+/// As [`stream`].
+pub fn long_stream(
+    from: &dyn Shell,
+    to: &dyn Shell,
+    address: IpAddr,
+    megabytes: u32,
+    times: u32,
+) -> Result<Stream> {
     static PORT: AtomicU16 = AtomicU16::new(20000);
     let port = PORT.fetch_add(1, Ordering::Relaxed);
-    let (data, sum) = random_file(from, megabytes)?;
+    let (data, sum) = random_data(from, megabytes, times)?;
     let received = format!("{}/received.{port}", to.files());
     // The sum is taken while the data comes in; the file appears when it is complete. The connection is the sum's
     // standard input, so it closes, and the sender ends, when the last byte was taken.
@@ -81,7 +95,7 @@ pub fn stream(from: &dyn Shell, to: &dyn Shell, address: IpAddr, megabytes: u32)
         to.succeeds(&format!("cat /proc/net/tcp /proc/net/tcp6 | grep -q '{wanted}'"))
     })?;
     let begin = Instant::now();
-    from.run_within(&format!("nc {address} {port} < {data}"), STREAM)
+    from.run_within(&format!("{data} | nc {address} {port}"), STREAM)
         .with_context(|| format!("{megabytes} MB from {} to {}", from.name(), to.name()))?;
     let mut took = begin.elapsed();
     let mut arrived = String::new();
@@ -93,7 +107,7 @@ pub fn stream(from: &dyn Shell, to: &dyn Shell, address: IpAddr, megabytes: u32)
         Ok(output.success())
     })?;
     ensure!(arrived == sum, "{} sent SHA-256 {sum}, {} received {arrived}", from.name(), to.name());
-    Ok(Stream { bytes: u64::from(megabytes) * 1_000_000, took })
+    Ok(Stream { bytes: u64::from(megabytes) * u64::from(times) * 1_000_000, took })
 }
 
 /// A ping that goes on in the background and whose answers can be counted.
@@ -148,20 +162,22 @@ pub fn spread(mut samples: Vec<Duration>) -> String {
     samples.sort_unstable();
     match (samples.first(), samples.get(samples.len() / 2), samples.last()) {
         (Some(least), Some(median), Some(most)) => {
-            format!("min {least:.0?}, median {median:.0?}, max {most:.0?} of {}", samples.len())
+            format!("min {least:.2?}, median {median:.2?}, max {most:.2?} of {}", samples.len())
         }
         _ => "no samples".to_owned(),
     }
 }
 
-/// A file of random bytes and its SHA-256, made once per end and size.
-fn random_file(end: &dyn Shell, megabytes: u32) -> Result<(String, String)> {
+/// A command that prints random bytes, the same ones each time, and their SHA-256. Made once per end and size.
+fn random_data(end: &dyn Shell, megabytes: u32, times: u32) -> Result<(String, String)> {
     let file = format!("{}/random.{megabytes}", end.files());
+    let data = format!("cat{}", format!(" {file}").repeat(times as usize));
     let make = format!(
-        "[ -f {file}.sum ] || {{ head -c {megabytes}000000 /dev/urandom > {file} && \
-         sha256sum < {file} > {file}.new && mv {file}.new {file}.sum; }}; cat {file}.sum"
+        "[ -f {file} ] || {{ head -c {megabytes}000000 /dev/urandom > {file}.new && mv {file}.new {file}; }} && \
+         {{ [ -f {file}.sum.{times} ] || {{ {data} | sha256sum > {file}.new && mv {file}.new {file}.sum.{times}; }}; }} && \
+         cat {file}.sum.{times}"
     );
-    Ok((file, first_word(&end.run_within(&make, Duration::from_secs(60))?)))
+    Ok((data, first_word(&end.run_within(&make, Duration::from_secs(60))?)))
 }
 
 fn first_word(text: &str) -> String {
