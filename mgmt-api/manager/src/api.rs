@@ -34,18 +34,28 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Bodies that are read and worked on at once: each may take some hundred megabytes for a moment.
 const WORKING: usize = 4;
 
+/// Slices that are compiled at once.
+const COMPILING: usize = 2;
+
 /// What every handler has at hand.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) manager: Arc<Manager>,
     pub(crate) working: Arc<Semaphore>,
+    /// Turns for compiling slices, so that hosts do not wait behind people.
+    pub(crate) compiling: Arc<Semaphore>,
     /// Becomes true when the server stops; streams end then.
     pub(crate) stopping: signal::Receiver<bool>,
 }
 
 impl Context {
     pub(crate) fn new(manager: Arc<Manager>, stopping: signal::Receiver<bool>) -> Self {
-        Self { manager, working: Arc::new(Semaphore::new(WORKING)), stopping }
+        Self {
+            manager,
+            working: Arc::new(Semaphore::new(WORKING)),
+            compiling: Arc::new(Semaphore::new(COMPILING)),
+            stopping,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What hosts last said about themselves. In memory only: it is told again within seconds of a restart.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -28,9 +28,21 @@ struct Report {
 }
 
 impl Board {
-    /// Takes what a host says. The caller has checked that there is such a host.
-    pub(crate) fn post(&self, mut status: HostStatus, now: SystemTime) {
-        let ports = std::mem::take(&mut status.ports).into_iter().map(|port| (port.id, port)).collect();
+    /// Takes what a host says, in bounded size and only about ports that are its own.
+    pub(crate) fn post(&self, state: &State, mut status: HostStatus, now: SystemTime) {
+        if !state.hosts.contains_key(&status.host) {
+            return;
+        }
+        let own: HashSet<u32> = Index::of(state).ids_of(&status.host).iter().copied().collect();
+        let mut ports = HashMap::new();
+        for mut port in std::mem::take(&mut status.ports) {
+            if own.contains(&port.id) {
+                bound(&mut port);
+                ports.insert(port.id, port);
+            }
+        }
+        cut(&mut status.version);
+        status.error.iter_mut().for_each(cut);
         let host = status.host.clone();
         let report = Report { status, ports, seen: now };
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(host, report);
@@ -42,28 +54,34 @@ impl Board {
         reports.retain(|host, _| state.hosts.contains_key(host));
     }
 
+    /// The resources with their status filled in.
+    pub(crate) fn resources(&self, state: &State, entries: &[Entry], now: SystemTime) -> Vec<Resource> {
+        let index = Index::of(state);
+        entries.iter().map(|entry| self.resource_by(&index, state, entry, now)).collect()
+    }
+
     /// The resource with its status filled in.
     pub(crate) fn resource(&self, state: &State, entry: &Entry, now: SystemTime) -> Resource {
+        self.resource_by(&Index::of(state), state, entry, now)
+    }
+
+    fn resource_by(&self, index: &Index<'_>, state: &State, entry: &Entry, now: SystemTime) -> Resource {
         let mut resource = entry.resource();
         match (&mut resource, entry) {
             (Resource::Network(resource), Entry::Network(entry)) => {
-                let plugged = |entry: &WorkloadEntry| {
-                    entry.resource.spec.ports.iter().filter(|port| port.network == resource.name).count()
-                };
-                let ports = state.workloads.values().map(|entry| plugged(entry)).sum::<usize>();
                 let compiled = compile::network(entry);
                 resource.status = Some(NetworkReport {
                     vni: compiled.vni,
                     mtu: compiled.mtu,
                     gateways: compiled.gateways,
-                    ports: u32::try_from(ports).unwrap_or(u32::MAX),
+                    ports: index.plugged.get(resource.name.as_str()).copied().unwrap_or(0),
                 });
             }
             (Resource::Workload(resource), Entry::Workload(entry)) => {
                 resource.status = Some(self.workload(state, entry, now));
             }
             (Resource::Host(resource), Entry::Host(entry)) => {
-                resource.status = Some(self.host(state, &entry.resource.name, entry.wanted, now));
+                resource.status = Some(self.host(index, &entry.resource.name, entry.wanted, now));
             }
             _ => {}
         }
@@ -103,15 +121,10 @@ impl Board {
         }
     }
 
-    fn host(&self, state: &State, name: &str, wanted: u64, now: SystemTime) -> HostReport {
+    fn host(&self, index: &Index<'_>, name: &str, wanted: u64, now: SystemTime) -> HostReport {
         let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let report = reports.get(name);
-        let ids: Vec<u32> = state
-            .workloads
-            .values()
-            .filter(|entry| entry.resource.spec.host == name)
-            .flat_map(|entry| entry.ports.values().copied())
-            .collect();
+        let ids = index.ids_of(name);
         let is_up = |id: &&u32| {
             report
                 .and_then(|report| report.ports.get(*id))
@@ -168,6 +181,56 @@ impl Board {
     }
 }
 
+/// Who has which ports: made in one pass, so that a list of hosts or networks costs no more than that.
+struct Index<'a> {
+    ids: HashMap<&'a str, Vec<u32>>,
+    plugged: HashMap<&'a str, u32>,
+}
+
+impl<'a> Index<'a> {
+    fn of(state: &'a State) -> Self {
+        let mut index = Self { ids: HashMap::new(), plugged: HashMap::new() };
+        for entry in state.workloads.values() {
+            let spec = &entry.resource.spec;
+            index.ids.entry(&spec.host).or_default().extend(entry.ports.values());
+            for port in &spec.ports {
+                *index.plugged.entry(&port.network).or_default() += 1;
+            }
+        }
+        index
+    }
+
+    fn ids_of(&self, host: &str) -> &[u32] {
+        self.ids.get(host).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Most faults, drop reasons or details a port may report.
+const MAX_FACTS: usize = 128;
+/// Longest text a host may report, in bytes.
+const MAX_TEXT: usize = 1000;
+
+fn bound(port: &mut PortStatus) {
+    port.faults.truncate(MAX_FACTS);
+    port.faults.iter_mut().for_each(cut);
+    let mut left = MAX_FACTS;
+    port.drops.retain(|reason, _| keep(&mut left, reason.len()));
+    let mut left = MAX_FACTS;
+    port.details.retain(|name, _| keep(&mut left, name.len()));
+    port.details.values_mut().for_each(cut);
+}
+
+fn keep(left: &mut usize, length: usize) -> bool {
+    let stays = *left > 0 && length <= MAX_TEXT;
+    *left -= usize::from(stays);
+    stays
+}
+
+fn cut(text: &mut String) {
+    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.truncate(end);
+}
+
 fn is_fresh(report: &Report, now: SystemTime) -> bool {
     now.duration_since(report.seen).map_or(true, |age| age <= PATIENCE)
 }
@@ -211,7 +274,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((workload(now).connected, workload(now).ports[0].link), (false, None));
-        board.post(status(&state, 1, None), now);
+        board.post(&state, status(&state, 1, None), now);
         let said = workload(now);
         assert_eq!((said.connected, said.ports[0].link), (true, Some(Link::Up)));
         assert_eq!(said.ports[0].drops["spoofed-mac"], 2);
@@ -222,6 +285,25 @@ mod tests {
         let report = host.status.unwrap();
         assert_eq!((report.revision, report.wanted, report.ports, report.ports_up), (1, 1, 1, 1));
         assert_eq!(report.last_seen.as_deref(), Some("1970-01-12T13:46:40Z"));
+    }
+
+    #[test]
+    fn a_host_speaks_for_its_own_ports_only_and_in_bounded_words() {
+        let state = state_of(ONE);
+        let board = Board::default();
+        let now = SystemTime::UNIX_EPOCH;
+        let mut said = status(&state, 1, Some(&"ü".repeat(5000)));
+        let foreign = PortStatus { id: 77, ..said.ports[0].clone() };
+        said.ports[0].drops = (0..1000).map(|n| (format!("reason-{n}"), 1)).collect();
+        said.ports[0].faults = vec!["x".repeat(5000); 1000];
+        said.ports.push(foreign);
+        board.post(&state, said.clone(), now);
+        board.post(&state, HostStatus { host: "nobody".into(), ..said }, now);
+        let reports = board.0.read().unwrap();
+        assert_eq!((reports.len(), reports["a"].ports.len()), (1, 1));
+        let port = &reports["a"].ports[&state.workloads["w"].ports["e"]];
+        assert_eq!((port.drops.len(), port.faults.len(), port.faults[0].len()), (128, 128, 1000));
+        assert_eq!(reports["a"].status.error.as_ref().unwrap().len(), 1000);
     }
 
     #[test]
@@ -241,11 +323,11 @@ mod tests {
             (realised.done, realised.hosts[0].state)
         };
         assert_eq!(stage(), (false, RealisedState::Pending));
-        board.post(status(&state, 3, None), now);
+        board.post(&state, status(&state, 3, None), now);
         assert_eq!(stage(), (false, RealisedState::Pending));
-        board.post(status(&state, 3, Some("no such device")), now);
+        board.post(&state, status(&state, 3, Some("no such device")), now);
         assert_eq!(stage(), (false, RealisedState::Failed));
-        board.post(status(&state, 5, None), now);
+        board.post(&state, status(&state, 5, None), now);
         assert_eq!(stage(), (true, RealisedState::Applied));
     }
 }

@@ -4,7 +4,7 @@
 //! hides the others nor costs more than a few writes a second.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 /// Entries one source may make at once, and how many more each second.
@@ -13,6 +13,18 @@ const SOURCE: Allowance = Allowance { burst: 10.0, per_second: 1.0 };
 const ALL: Allowance = Allowance { burst: 50.0, per_second: 5.0 };
 /// Most sources that are told apart; beyond them, those longest quiet are forgotten.
 const SOURCES: usize = 1024;
+
+/// What counts as one source: an IPv4 address, or the /64 an IPv6 address is in, for whoever has one of those addresses
+/// has them all.
+pub(crate) fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let prefix = u128::from(address) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(prefix))
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Allowance {
@@ -62,6 +74,7 @@ impl Limiter {
 
     /// True, as the number of refusals left out since the last one written, when this one is to be written.
     pub(crate) fn admit(&mut self, from: IpAddr, now: Instant) -> Option<u64> {
+        let from = source(from);
         if !self.sources.contains_key(&from) && self.sources.len() >= SOURCES {
             self.forget();
         }
@@ -105,7 +118,15 @@ mod tests {
 
     use super::*;
 
-    fn source(n: u32) -> IpAddr {
+    #[test]
+    fn addresses_of_one_ipv6_subnet_are_one_source() {
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(source(parse("2001:db8::1")), source(parse("2001:db8::ffff:1")));
+        assert_ne!(source(parse("2001:db8::1")), source(parse("2001:db8:0:1::1")));
+        assert_eq!(source(parse("::ffff:192.0.2.1")), parse("192.0.2.1"));
+    }
+
+    fn host(n: u32) -> IpAddr {
         Ipv4Addr::from_bits(n).into()
     }
 
@@ -113,10 +134,10 @@ mod tests {
     fn a_flood_from_one_source_is_counted_not_written() {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
-        let written = (0..10_000).filter(|_| limiter.admit(source(1), start).is_some()).count();
+        let written = (0..10_000).filter(|_| limiter.admit(host(1), start).is_some()).count();
         assert_eq!(written, 10);
-        assert_eq!(limiter.admit(source(2), start), Some(0));
-        assert_eq!(limiter.admit(source(1), start + Duration::from_secs(1)), Some(9990));
+        assert_eq!(limiter.admit(host(2), start), Some(0));
+        assert_eq!(limiter.admit(host(1), start + Duration::from_secs(1)), Some(9990));
     }
 
     #[test]
@@ -126,7 +147,7 @@ mod tests {
         let mut written = 0;
         for n in 0..100_000u32 {
             let now = start + Duration::from_micros(u64::from(n) * 100);
-            written += u32::from(limiter.admit(source(n), now).is_some());
+            written += u32::from(limiter.admit(host(n), now).is_some());
             assert!(limiter.sources.len() <= SOURCES);
         }
         // 50 at once and 5 a second for 10 seconds.

@@ -1,9 +1,10 @@
 //! The server: TLS connections in bounded number, each with bounded time to say what it wants.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
@@ -12,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mgmt_types::{NewToken, Role};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -20,6 +21,7 @@ use tower::ServiceExt;
 use crate::api::{self, Context, Peer};
 use crate::certificate::{self, CertificateError, Certifier};
 use crate::files::{self, FileError};
+use crate::limiter;
 use crate::manager::{Manager, Request};
 use crate::store::{Embedded, Limits, StoreError};
 use crate::token;
@@ -134,6 +136,8 @@ pub const AGENT_FILE: &str = "agent.token";
 
 /// Connections at once. Agents and watchers keep one each; the rest come and go.
 const CONNECTIONS: usize = 1024;
+/// Connections of one source at once, so that one stranger cannot keep all others out.
+const CONNECTIONS_OF_ONE: usize = 256;
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time for the head of a request, and for a connection to be idle.
@@ -162,7 +166,7 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let address = listener.local_addr().map_err(failed)?;
     let (stopping, stopped) = watch::channel(false);
     let router = api::router(Context::new(Arc::clone(&manager), stopped.clone()));
-    let server = Server { manager, router, tls, stopped, slots: Arc::new(Semaphore::new(CONNECTIONS)) };
+    let server = Server { manager, router, tls, stopped };
     let task = tokio::spawn(async move {
         let renewal = renew(certifier);
         tokio::select! {
@@ -245,12 +249,12 @@ struct Server {
     router: Router,
     tls: TlsAcceptor,
     stopped: watch::Receiver<bool>,
-    slots: Arc<Semaphore>,
 }
 
 impl Server {
     async fn accept(mut self, listener: TcpListener) {
         let mut connections = JoinSet::new();
+        let sources = Sources::default();
         let mut complained: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
@@ -259,15 +263,19 @@ impl Server {
                 _ = self.stopped.wait_for(|stopped| *stopped) => break,
             };
             match accepted {
-                Ok((stream, peer)) => match Arc::clone(&self.slots).try_acquire_owned() {
-                    Ok(slot) => {
-                        connections.spawn(self.connection(stream, peer.ip(), slot));
-                    }
-                    // Closing at once tells the client; a queue would only make it wait for what it does not get.
-                    Err(_) => {
+                Ok((stream, peer)) => {
+                    let room = connections.len() < CONNECTIONS;
+                    let Some(held) = sources.enter(peer.ip()).filter(|_| room) else {
+                        // Closing at once tells the client; a queue would only make it wait for what it does not get.
                         self.manager.numbers.connections_refused.fetch_add(1, Ordering::Relaxed);
-                    }
-                },
+                        continue;
+                    };
+                    let connection = self.connection(stream, peer.ip());
+                    connections.spawn(async move {
+                        let _held = held;
+                        connection.await;
+                    });
+                }
                 Err(error) => {
                     // Out of descriptors, most likely: it passes, and must not fill the log meanwhile.
                     if complained.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
@@ -285,16 +293,10 @@ impl Server {
         }
     }
 
-    fn connection(
-        &self,
-        stream: TcpStream,
-        peer: IpAddr,
-        slot: OwnedSemaphorePermit,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    fn connection(&self, stream: TcpStream, peer: IpAddr) -> impl Future<Output = ()> + Send + 'static {
         let (tls, router, mut stopped) = (self.tls.clone(), self.router.clone(), self.stopped.clone());
         let manager = Arc::clone(&self.manager);
         async move {
-            let _slot = slot;
             let _count = Count::new(&manager);
             // Small answers should not wait for more to come; without this they are only slower.
             let _ = stream.set_nodelay(true);
@@ -320,6 +322,42 @@ impl Server {
             }
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
+        }
+    }
+}
+
+/// Open connections by source.
+#[derive(Debug, Clone, Default)]
+struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection of a source; it counts until dropped.
+#[derive(Debug)]
+struct Held {
+    sources: Sources,
+    source: IpAddr,
+}
+
+impl Sources {
+    fn enter(&self, peer: IpAddr) -> Option<Held> {
+        let source = limiter::source(peer);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(source).or_default();
+        if *count >= CONNECTIONS_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Held { sources: self.clone(), source })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.source);
+            }
         }
     }
 }

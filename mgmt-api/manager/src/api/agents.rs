@@ -73,9 +73,14 @@ impl Follower {
                 stopped = self.context.stopping.wait_for(|stopping| *stopping) => { drop(stopped); return None; }
             }
         };
-        let slice = compile::slice(&state, &self.host);
-        self.sent = Some(slice.revision);
-        let event = reply::event("slice", slice.revision, &slice)?;
+        let host = self.host.clone();
+        let compiled = reply::in_turn(&self.context.compiling, move || {
+            let slice = compile::slice(&state, &host);
+            Ok((slice.revision, reply::event("slice", slice.revision, &slice)))
+        });
+        let (revision, event) = compiled.await.ok()?;
+        self.sent = Some(revision);
+        let event = event?;
         Some((Ok(event), self))
     }
 }
@@ -98,7 +103,7 @@ pub(super) async fn status(
         let status: HostStatus = document::read_value(&body)?;
         check_host(&status.host)?;
         manager.ensure_host(&asked, &status.host)?;
-        manager.board.post(status, SystemTime::now());
+        manager.board.post(&manager.state(), status, SystemTime::now());
         Ok(())
     })
     .await?;

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use mgmt_types::{Mistake, Problem, ProblemKind};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::{Context, MAX_BODY};
 use crate::document::Format;
@@ -115,11 +116,16 @@ pub(crate) async fn work<T: Send + 'static>(
     context: &Context,
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Refused> {
-    let _turn = context
-        .working
-        .acquire()
-        .await
-        .map_err(|_| Problem::new(ProblemKind::Busy, "the manager is stopping"))?;
+    in_turn(&context.working, work).await
+}
+
+/// As [`work`], in turns of another kind.
+pub(crate) async fn in_turn<T: Send + 'static>(
+    turns: &Semaphore,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Refused> {
+    let _turn =
+        turns.acquire().await.map_err(|_| Problem::new(ProblemKind::Busy, "the manager is stopping"))?;
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(Refused::from),
         Err(error) => Err(crate::manager::internal(&error).into()),

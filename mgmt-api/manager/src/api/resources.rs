@@ -49,15 +49,17 @@ pub(super) async fn list(
             .detail(error.to_string());
         Problem::of(ProblemKind::Invalid, vec![mistake])
     })?;
-    let state = context.manager.state();
-    let now = SystemTime::now();
-    let items = state
-        .list(kind)
-        .iter()
-        .map(|entry| context.manager.board.resource(&state, entry, now))
-        .filter(|resource| selector.matches(resource.labels()))
-        .collect();
-    Ok(reply::json(StatusCode::OK, &ResourceList { revision: state.revision, items }))
+    let manager = context.manager.clone();
+    reply::work(&context, move || {
+        let state = manager.state();
+        let mut entries = state.list(kind);
+        if !selector.is_empty() {
+            entries.retain(|entry| selector.matches(entry.resource().labels()));
+        }
+        let items = manager.board.resources(&state, &entries, SystemTime::now());
+        Ok(reply::json(StatusCode::OK, &ResourceList { revision: state.revision, items }))
+    })
+    .await
 }
 
 /// Reads one resource, with its status.

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use mgmt_types::{Problem, Revision};
+use mgmt_types::{Mistake, Problem, ProblemKind, Revision};
 use serde::Deserialize;
 
 use super::Context;
@@ -47,6 +47,12 @@ pub(super) async fn watch(
     let Query(query) = query.map_err(|error| wrong_query(&error))?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     let from = last.or(query.from).unwrap_or_else(|| context.manager.state().revision);
+    let newest = context.manager.state().revision;
+    if from > newest {
+        let mistake = Mistake::new("from", from, format!("at most {newest}, the newest revision"))
+            .detail("there is no such revision yet; was the manager restored from a backup?");
+        return Err(Problem::of(ProblemKind::Invalid, vec![mistake]).into());
+    }
     let manager = context.manager.clone();
     // Whoever asks for what is no longer there is told so before the stream begins.
     let waiting = reply::work(&context, move || manager.revisions_after(from, AT_ONCE)).await?;

@@ -18,8 +18,8 @@ pub(crate) use node::{Node, Value};
 
 /// Deepest nesting that is read. The deepest field of any resource is at depth 7.
 pub(crate) const MAX_DEPTH: usize = 32;
-/// Most values in one request, aliases expanded: some ten for each of 20 000 ports.
-pub(crate) const MAX_NODES: usize = 200_000;
+/// Most values in one request, keys included and aliases expanded: some 25 for each of 20 000 workloads of one port.
+pub(crate) const MAX_NODES: usize = 500_000;
 /// Most keys of one mapping; each is compared with those before it.
 pub(crate) const MAX_KEYS: usize = 1024;
 /// Most mistakes that are reported at once.
@@ -135,7 +135,10 @@ pub(crate) fn read_names(format: Format, body: &[u8]) -> Result<Vec<Named>, Prob
 
 /// Reads the one document of a request that replaces the resource `kind`/`name`; both may be left out in it.
 pub(crate) fn read_one(format: Format, body: &[u8], kind: Kind, name: &str) -> Result<Declared, Problem> {
-    let mut sources = sources(format, body)?;
+    one(sources(format, body)?, kind, name)
+}
+
+fn one(mut sources: Vec<Source>, kind: Kind, name: &str) -> Result<Declared, Problem> {
     if sources.len() != 1 {
         return Err(Problem::of(
             ProblemKind::Invalid,
@@ -190,8 +193,7 @@ pub(crate) fn read_json(body: &[u8]) -> Result<serde_json::Value, Problem> {
 
 /// A resource from a tree that no text is known for.
 pub(crate) fn from_json(value: &serde_json::Value, kind: Kind, name: &str) -> Result<Declared, Problem> {
-    let text = value.to_string();
-    read_one(Format::Json, text.as_bytes(), kind, name)
+    one(vec![Source { file: None, document: None, root: Node::from_json(value) }], kind, name)
 }
 
 fn each<T>(

@@ -134,6 +134,29 @@ impl Node {
         }
     }
 
+    /// A tree without places.
+    pub(crate) fn from_json(value: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match value {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => match (number.as_u64(), number.as_i64()) {
+                (Some(value), _) => Value::Unsigned(value),
+                (None, Some(value)) => Value::Signed(value),
+                (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(value) => Value::String(value.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Self::from_json).collect()),
+            Json::Object(members) => Value::Map(
+                members
+                    .iter()
+                    .map(|(key, value)| Member { key: key.clone(), at: None, node: Self::from_json(value) })
+                    .collect(),
+            ),
+        };
+        Self { at: None, value }
+    }
+
     /// Number of values in the tree.
     pub(crate) fn size(&self) -> usize {
         1 + match &self.value {

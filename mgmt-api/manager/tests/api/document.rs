@@ -137,6 +137,12 @@ async fn the_examples_of_the_documentation_are_true() {
     for block in yaml {
         server.apply(&block).await;
     }
+    let validator = jsonschema::draft202012::new(&schema("ResourceList")).unwrap();
+    for path in ["/v1/networks", "/v1/workloads", "/v1/hosts"] {
+        let list = server.get(path).await.json();
+        let mistakes: Vec<String> = validator.iter_errors(&list).map(|error| error.to_string()).collect();
+        assert!(mistakes.is_empty(), "{mistakes:#?}\n{list:#}");
+    }
     let problems = blocks(&page, "json problem");
     assert!(!problems.is_empty());
     for block in problems {
