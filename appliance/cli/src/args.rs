@@ -11,7 +11,7 @@ Exit codes:
   1  refused by the manager, or failed
   2  the command line is wrong
   3  the manager cannot be reached
-  4  `apply --wait`: accepted, but a host has not realised it
+  4  --wait: accepted, but a host has not realised it
 
 Environment of the client commands:
   PALISADE_URL, PALISADE_CA, PALISADE_TOKEN, PALISADE_TOKEN_FILE   where the manager is and how to be let in

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::connection::ConnectionArgs;
 use crate::documents;
 use crate::failure::Failure;
-use crate::output::{self, OutputArgs};
+use crate::output::{self, Format, OutputArgs};
 
 /// The pauses between two looks at how far the hosts are.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
@@ -24,18 +24,25 @@ pub(crate) struct Args {
     #[arg(short, long = "file", required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Only check, change nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
-    /// Wait until every host concerned forwards by it
-    #[arg(long, conflicts_with = "dry_run")]
-    wait: bool,
-    /// How long --wait waits, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    timeout: u64,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
+}
+
+/// `--wait`, for commands that change resources.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct WaitArgs {
+    /// Wait until every host concerned forwards by it
+    #[arg(long)]
+    wait: bool,
+    /// How long --wait waits, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
 }
 
 /// What programs get.
@@ -52,25 +59,33 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let documents = documents::read(&args.files)?;
     let client = args.connection.client()?;
     let applied = client.apply(&documents, args.dry_run).await?;
-    let format = args.output.format;
-    if !args.wait {
-        let report = Report { applied: &applied, realised: None };
-        return output::result(format, &report, || text(&applied));
+    report(&client, &applied, args.wait, args.output.format).await
+}
+
+/// Tells what a transaction did, after waiting for the hosts when that is asked for.
+pub(crate) async fn report(
+    client: &Client,
+    applied: &Applied,
+    WaitArgs { wait, timeout }: WaitArgs,
+    format: Format,
+) -> Result<(), Failure> {
+    if !wait {
+        return output::result(format, &Report { applied, realised: None }, || text(applied));
     }
-    let realised = wait(&client, applied.revision, Duration::from_secs(args.timeout)).await?;
-    let report = Report { applied: &applied, realised: realised.as_ref() };
+    let realised = realised(client, applied.revision, Duration::from_secs(timeout)).await?;
+    let report = Report { applied, realised: realised.as_ref() };
     output::result(format, &report, || match &realised {
-        Some(realised) => text(&applied) + &realised_text(realised),
-        None => text(&applied),
+        Some(realised) => text(applied) + &realised_text(realised),
+        None => text(applied),
     })?;
     match realised {
-        Some(realised) if !realised.done => Err(not_realised(&realised, args.timeout)),
+        Some(realised) if !realised.done => Err(not_realised(&realised, timeout)),
         _ => Ok(()),
     }
 }
 
 /// What became of each resource, for people.
-pub(crate) fn text(applied: &Applied) -> String {
+fn text(applied: &Applied) -> String {
     let mut text = String::new();
     for result in &applied.results {
         let note = if applied.dry_run { " (dry run)" } else { "" };
@@ -85,7 +100,7 @@ pub(crate) fn text(applied: &Applied) -> String {
 }
 
 /// Waits until every host has realised a revision, one of them failed, or time is up. None when there is no revision.
-async fn wait(client: &Client, revision: u64, timeout: Duration) -> Result<Option<Realised>, Failure> {
+async fn realised(client: &Client, revision: u64, timeout: Duration) -> Result<Option<Realised>, Failure> {
     if revision == 0 {
         return Ok(None);
     }

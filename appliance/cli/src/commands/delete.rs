@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use mgmt_types::Kind;
 
-use crate::commands::apply;
+use crate::commands::apply::{self, WaitArgs};
 use crate::connection::ConnectionArgs;
 use crate::documents;
 use crate::failure::Failure;
-use crate::output::{self, OutputArgs};
+use crate::output::OutputArgs;
 
 /// Delete one resource, or all that files name, all of them or none
 #[derive(Debug, clap::Args)]
@@ -22,18 +22,19 @@ pub(crate) struct Args {
     #[arg(short, long = "file", value_name = "FILE", conflicts_with_all = ["kind", "name"])]
     files: Vec<PathBuf>,
     #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let documents = documents::read(&args.files)?;
+    let client = args.connection.client()?;
     let applied = match (args.kind, &args.name) {
-        (Some(kind), Some(name)) => args.connection.client()?.delete(kind, name, None).await?,
-        _ => {
-            let documents = documents::read(&args.files)?;
-            args.connection.client()?.delete_documents(&documents, false).await?
-        }
+        (Some(kind), Some(name)) => client.delete(kind, name, None).await?,
+        _ => client.delete_documents(&documents, false).await?,
     };
-    output::result(args.output.format, &applied, || apply::text(&applied))
+    apply::report(&client, &applied, args.wait, args.output.format).await
 }

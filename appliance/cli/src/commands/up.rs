@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent::{Handle, Source};
 use mgmt_client::{Client, Endpoint};
-use mgmt_types::{Kind, Resource};
+use mgmt_types::{Kind, ProblemKind, Resource};
 use tokio::time::{Instant, sleep};
 
 use crate::commands::manager::ManagerArgs;
@@ -60,14 +60,14 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         None => start_agent(&args, &host, state_dir, endpoint).await?,
     };
 
-    let admin = Endpoint {
-        url: running.url(),
-        token: read(&running.admin_token_file()).unwrap_or_default(),
-        ca_pem: read(&running.ca_file())?,
+    // An administrator may keep the token elsewhere; then nobody here can ask how far the host is.
+    let admin = match read(&running.admin_token_file()) {
+        Ok(token) => Some(Endpoint { url: running.url(), token, ca_pem: read(&running.ca_file())? }),
+        Err(_) => None,
     };
     output::print(&manager::greeting(&running, Some(&host))?)?;
     tokio::select! {
-        followed = follows(&admin, &host, &agent) => {
+        followed = follows(admin.as_ref(), &host, &agent) => {
             if let Err(why) = followed {
                 log::warn!("host {host} has not followed its manager yet: {why}");
             }
@@ -128,7 +128,8 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// Waits until the manager knows the host and the host forwards by what the manager wants of it.
-async fn follows(admin: &Endpoint, host: &str, agent: &Handle) -> Result<(), String> {
+async fn follows(admin: Option<&Endpoint>, host: &str, agent: &Handle) -> Result<(), String> {
+    let Some(admin) = admin else { return Ok(()) };
     let client = Client::connect(admin).map_err(|error| error.to_string())?;
     let end = Instant::now() + FOLLOW;
     loop {
@@ -138,6 +139,7 @@ async fn follows(admin: &Endpoint, host: &str, agent: &Handle) -> Result<(), Str
                 Some(status) => status.error.unwrap_or_else(|| "it is behind".to_owned()),
                 None => "it has not spoken".to_owned(),
             },
+            Err(error) if is_refused(&error) => return Ok(()),
             Ok(_) => "the manager does not know it".to_owned(),
             Err(error) => error.to_string(),
         };
@@ -146,4 +148,10 @@ async fn follows(admin: &Endpoint, host: &str, agent: &Handle) -> Result<(), Str
         }
         sleep(LOOK).await;
     }
+}
+
+/// True when the token is no longer one that may ask.
+fn is_refused(error: &mgmt_client::Error) -> bool {
+    let may_not = [ProblemKind::Unauthenticated, ProblemKind::Forbidden];
+    error.problem().is_some_and(|problem| may_not.iter().any(|kind| problem.is(*kind)))
 }

@@ -113,8 +113,10 @@ fn files_and_directories_are_one_transaction_and_can_be_deleted_so() {
 
     let said = up.run(&["delete", "network", "blue"]).bad(1);
     assert!(said.contains("still in use") && said.contains("Workload/web-1"), "{said}");
-    let said = up.run(&["delete", "-f", &files[0], "-f", &files[1]]).good();
+    let said = up.run(&["delete", "-f", &files[0], "-f", &files[1], "--wait"]).good();
     assert!(said.contains("Network/blue deleted") && said.contains("Workload/web-1 deleted"), "{said}");
+    assert!(said.ends_with("Host/host-a applied\n"), "{said}");
+    assert!(!dir.path().join("run/ports/web-1.eth0.sock").exists());
     let said = up.run(&["delete", "workload", "web-1"]).bad(1);
     assert!(said.contains("web-1"), "{said}");
 }

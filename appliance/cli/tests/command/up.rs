@@ -103,6 +103,20 @@ fn an_agent_without_a_token_of_its_own_uses_the_administrators() {
 }
 
 #[test]
+fn an_administrator_may_keep_the_token_elsewhere() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut up = Service::start(dir.path(), &UP);
+    let secret = token(&up.state());
+    up.apply(VM);
+    up.stop("TERM");
+    std::fs::remove_file(up.state().join("admin.token")).expect("removes");
+    let up = Service::start(dir.path(), &UP);
+    let said = up.run(&["get", "hosts"]).bad(1);
+    assert!(said.contains("admin.token"), "{said}");
+    assert!(up.run(&["get", "hosts", "--token", &secret]).good().contains("host-a"));
+}
+
+#[test]
 fn manager_and_agent_run_apart() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut manager = Service::start(&dir.path().join("m"), &["manager"]);
