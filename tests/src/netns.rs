@@ -1,6 +1,8 @@
 //! Network namespaces: the other kind of end, and a place for tools that need a real Linux beside the guest.
 
+use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -8,6 +10,9 @@ use anyhow::{Result, ensure};
 use crate::process;
 use crate::scratch::{Scratch, unique};
 use crate::shell::{Output, Shell};
+
+/// Names of the namespaces that are there now, so that [`remove_all`] can remove them when values cannot.
+static MADE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A named network namespace with `lo` up; what runs inside is killed, and it is deleted, when dropped.
 #[derive(Debug)]
@@ -24,6 +29,7 @@ impl Netns {
     pub fn new(prefix: &str) -> Result<Self> {
         let ns = Self { name: unique(prefix), files: Scratch::new(prefix)? };
         ip(&["netns", "add", &ns.name])?;
+        made().insert(ns.name.clone());
         ns.ip(&["link", "set", "lo", "up"])?;
         // Without this the kernel's own duplicate address detection and router solicitations blur the captures.
         ns.run("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")?;
@@ -79,7 +85,19 @@ impl Drop for Netns {
             }
         }
         let _ = ip(&["netns", "del", &self.name]);
+        made().remove(&self.name);
     }
+}
+
+/// Removes every namespace that is still there: for ends at which no destructor runs.
+pub fn remove_all() {
+    for name in made().iter() {
+        let _ = ip(&["netns", "del", name]);
+    }
+}
+
+fn made() -> MutexGuard<'static, BTreeSet<String>> {
+    MADE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs `ip` on the host.

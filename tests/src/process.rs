@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::shell::Output;
 
@@ -111,7 +113,23 @@ impl Drop for Process {
     }
 }
 
-/// Kills every process group that is still alive: for ends at which no destructor runs (time limit, Ctrl-C).
+/// From now on a signal that would end this program also ends everything it has started.
+///
+/// # Errors
+/// When the signals cannot be caught.
+pub fn end_all_on_signals() -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            kill_all();
+            crate::netns::remove_all();
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+/// Kills every process group that is still alive: for ends at which no destructor runs (time limit, signals).
 pub fn kill_all() {
     for id in live().iter() {
         if let Some(pid) = Pid::from_raw(*id) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::process::kill_all;
+use crate::process::{end_all_on_signals, kill_all};
 
 /// What checks share.
 pub trait Fixture: Send + Sized + 'static {
@@ -75,6 +75,9 @@ pub fn run<F: Fixture>(checks: Vec<Check<F>>) -> ExitCode {
             run_one(&check, &mut fixture)
         })
     });
+    if let Err(error) = end_all_on_signals() {
+        note(&format!("signals will leave processes behind: {error:#}"));
+    }
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     drop(fixture);
     conclusion.exit_code()
@@ -145,6 +148,7 @@ impl Watchdog {
                 let line = format!("\n{name}: not done after {bound:?}; giving up on this file\n");
                 let _ = std::io::stderr().write_all(line.as_bytes());
                 kill_all();
+                crate::netns::remove_all();
                 std::process::exit(101);
             }
         });

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
                 // The first asks; without an answer, the next one ends everything at once.
                 if sender.send(()).is_err() {
                     kill_all();
+                    e2e::netns::remove_all();
                     std::process::exit(130);
                 }
             }
