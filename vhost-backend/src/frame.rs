@@ -193,9 +193,12 @@ impl<'a> Burst<'a> {
         &mut self.store.frames[..self.store.count]
     }
 
-    /// The payload pieces of frame `i`, in order.
+    /// The payload pieces of a frame, in order. None for one that was rewritten to end within its head.
     #[inline]
     pub(crate) fn pieces(&self, frame: &Frame) -> &[Piece] {
+        if frame.len <= u32::from(frame.head_len) {
+            return &[];
+        }
         let first = usize::from(frame.first_piece);
         &self.store.pieces[first..first + usize::from(frame.pieces)]
     }

@@ -21,6 +21,8 @@ pub mod feature {
     pub const INDIRECT: u64 = 1 << 28;
     /// VIRTIO_F_EVENT_IDX
     pub const EVENT_IDX: u64 = 1 << 29;
+    /// VIRTIO_NET_F_CSUM, _HOST_TSO4, _HOST_TSO6
+    pub const HOST_OFFLOADS: u64 = 1 << 0 | 1 << 11 | 1 << 12;
     /// VIRTIO_NET_F_GUEST_CSUM, _TSO4, _TSO6
     pub const GUEST_OFFLOADS: u64 = 1 << 1 | 1 << 7 | 1 << 8;
 }

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
-    VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MRG_RXBUF,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
@@ -91,6 +92,7 @@ impl Inner {
             mergeable,
             header: if has(VIRTIO_F_VERSION_1) || mergeable { NET_HEADER } else { LEGACY_HEADER },
             log: has(VHOST_F_LOG_ALL),
+            offloads: self.features & SENDER_OFFLOADS != 0,
         };
         match Split::new(&layout, mapping.clone(), self.call.clone()) {
             Ok(split) => self.split = Some(split),
@@ -109,6 +111,13 @@ impl Inner {
 
 /// `struct virtio_net_hdr` without `num_buffers` (virtio 1.2, 5.1.6.1).
 const LEGACY_HEADER: usize = 10;
+/// What lets a driver ask for a checksum or for segmentation in the header of a frame it sends.
+const SENDER_OFFLOADS: u64 = 1 << VIRTIO_NET_F_CSUM
+    | 1 << VIRTIO_NET_F_HOST_TSO4
+    | 1 << VIRTIO_NET_F_HOST_TSO6
+    | 1 << VIRTIO_NET_F_HOST_ECN
+    | 1 << VIRTIO_NET_F_HOST_UFO
+    | 1 << VIRTIO_NET_F_HOST_USO;
 /// linux/vhost.h: write accesses are logged for live migration.
 const VHOST_F_LOG_ALL: u32 = 26;
 
@@ -252,7 +261,7 @@ impl Slot {
         lock(&self.kick).clone()
     }
 
-    /// Stop, alter, start; tells the port when that changed whether the ring runs.
+    /// Stop, alter, start; tells the port when the ring ran before or runs now.
     fn change<R>(&self, change: impl FnOnce(&mut Inner, bool) -> R) -> R {
         let (result, ran, runs) = self.inner.change(|inner| {
             let ran = inner.stop();
@@ -262,7 +271,9 @@ impl Slot {
             self.running.store(runs, Ordering::Release);
             (result, ran, runs)
         });
-        if ran != runs {
+        // Also when it only paused: the place where the driver looks whether to kick may be another one now, so whoever
+        // sleeps on the old one has to ask again.
+        if ran || runs {
             (self.on_change)();
         }
         result

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use vhost_backend::rig::{self, Rig, feature};
 use vhost_backend::{BURST, Burst, HEAD, NET_HEADER, PutError, RingFault, Store};
 
-const NORMAL: u64 = feature::VERSION_1 | feature::MRG_RXBUF | feature::INDIRECT;
+const NORMAL: u64 = feature::VERSION_1 | feature::MRG_RXBUF | feature::INDIRECT | feature::HOST_OFFLOADS;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
@@ -56,6 +56,34 @@ fn frames_of_every_size_pass_from_one_guest_to_another_unchanged() {
         assert_eq!(received[0].0[..10], net[..10]);
         assert_eq!(received[0].1, frame, "{len}");
     }
+}
+
+#[test]
+fn without_offloads_a_senders_header_means_nothing() {
+    let mut from = Rig::new(64, feature::VERSION_1 | feature::MRG_RXBUF);
+    for len in [60, 5000] {
+        assert!(from.send(&[1; NET_HEADER], &pattern(len)));
+        let tx = from.tx();
+        let mut ring = tx.enter().expect("running");
+        let mut store = Store::new();
+        let burst = ring.take(&mut store);
+        assert_eq!(burst.frames()[0].net, NET, "{len}");
+    }
+}
+
+#[test]
+fn a_frame_cut_to_its_head_ends_there() {
+    let (mut from, mut to) = (Rig::new(64, NORMAL), Rig::new(64, NORMAL));
+    assert!(to.offer(rig::BUFFER) && from.send(&NET, &pattern(1000)));
+    {
+        let (tx, rx) = (from.tx(), to.rx());
+        let (mut ring, mut store) = (tx.enter().expect("running"), Store::new());
+        let mut burst = ring.take(&mut store);
+        let frame = &mut burst.frames_mut()[0];
+        (frame.len, frame.head_len) = (42, 42);
+        rx.enter().expect("running").put(&burst, 0, &NET).expect("room");
+    }
+    assert_eq!(to.receive()[0].1, pattern(1000)[..42]);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Ahead {
     /// Next to use, end.
     at: usize,
     end: usize,
+    /// Whether the last header was already in its buffer as it had to be.
+    header_stays: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +39,12 @@ struct Slot {
 
 impl Default for Ahead {
     fn default() -> Self {
-        Ahead { slots: [Slot { ptr: std::ptr::null_mut(), len: 0, head: 0, gpa: 0 }; BURST], at: 0, end: 0 }
+        Ahead {
+            slots: [Slot { ptr: std::ptr::null_mut(), len: 0, head: 0, gpa: 0 }; BURST],
+            at: 0,
+            end: 0,
+            header_stays: false,
+        }
     }
 }
 
@@ -61,15 +68,19 @@ impl Split {
             }
             prefetch_read(self.descriptor_at(*head));
         }
-        self.prefetch_used();
         for (at, &head) in heads[..ready].iter().enumerate() {
             let Descriptor { gpa, len, flags, .. } = self.descriptor(head);
             let mut ptr = std::ptr::null_mut();
             if flags & (NEXT | WRITE | INDIRECT) == WRITE
                 && let Some(host) = self.mapping.translate(gpa, len, &mut self.hint)
             {
-                prefetch_write(host);
-                prefetch_write(host.wrapping_add(64));
+                if self.ahead.header_stays {
+                    prefetch_read(host)
+                } else {
+                    prefetch_write(host)
+                }
+                prefetch_write(host.wrapping_add(self.header));
+                prefetch_write(host.wrapping_add(self.header + 63));
                 ptr = host;
             }
             self.ahead.slots[at] = Slot { ptr, len, head, gpa };
@@ -100,7 +111,7 @@ impl Split {
                 if self.log {
                     self.mapping.mark_dirty(slot.gpa, need);
                 }
-                self.write_used(0, slot.head, need);
+                self.set_used(0, slot.head, need);
                 self.next_avail = self.next_avail.wrapping_add(1);
                 self.next_used = self.next_used.wrapping_add(1);
                 return Ok(());
@@ -112,13 +123,24 @@ impl Split {
     /// # Safety
     /// Header, `head` and `piece` fit in what is mapped at `ptr`; `piece` is mapped.
     #[inline(always)]
-    unsafe fn put_whole(&self, ptr: *mut u8, net: &[u8; NET_HEADER], head: &[u8], piece: Option<&Piece>) {
+    unsafe fn put_whole(&mut self, ptr: *mut u8, net: &[u8; NET_HEADER], head: &[u8], piece: Option<&Piece>) {
         let mut net = *net;
         [net[10], net[11]] = [1, 0];
-        let mut to = ptr;
-        // SAFETY: the header fits, says the caller; it is 12 or 10 bytes of `net`'s 12.
-        unsafe { copy_from(net.as_ptr(), to, self.header) };
-        to = to.wrapping_add(self.header);
+        if self.header == NET_HEADER {
+            let at = ptr.cast::<[u8; NET_HEADER]>();
+            // A driver that leaves recycled buffers alone finds the same header in them again: then the line stays in both
+            // cores' caches.
+            // SAFETY: the header fits, says the caller.
+            self.ahead.header_stays = unsafe { at.read() } == net;
+            if !self.ahead.header_stays {
+                // SAFETY: as above.
+                unsafe { at.write(net) };
+            }
+        } else {
+            // SAFETY: as above, with the 10 bytes of a legacy header.
+            unsafe { copy_from(net.as_ptr(), ptr, self.header) };
+        }
+        let mut to = ptr.wrapping_add(self.header);
         // SAFETY: the head fits behind the header, says the caller.
         unsafe { copy_from(head.as_ptr(), to, head.len()) };
         if let Some(piece) = piece {
@@ -171,7 +193,7 @@ impl Split {
                 Ok(left > 0)
             });
             walked.map_err(|fault| self.latch(fault))?;
-            self.write_used(buffers, head, written);
+            self.set_used(buffers, head, written);
             buffers += 1;
         }
         if let (Some(span), NET_HEADER) = (count_at, self.header) {

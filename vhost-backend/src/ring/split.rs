@@ -51,6 +51,8 @@ pub(crate) struct Layout {
     pub(crate) header: usize,
     /// VHOST_F_LOG_ALL: a live migration runs, every page written is to be marked.
     pub(crate) log: bool,
+    /// Some `VIRTIO_NET_F_CSUM` or `_HOST_*`: what the driver sends may ask for something in its header.
+    pub(crate) offloads: bool,
 }
 
 /// A descriptor, copied.
@@ -86,6 +88,7 @@ pub(crate) struct Split {
     indirect: bool,
     pub(super) mergeable: bool,
     pub(super) log: bool,
+    pub(super) offloads: bool,
     armed: bool,
     pub(super) header: usize,
     /// The region that translated last.
@@ -145,6 +148,7 @@ impl Split {
             indirect: layout.indirect,
             mergeable: layout.mergeable,
             log: layout.log,
+            offloads: layout.offloads,
             armed: true,
             header: layout.header,
             hint,
@@ -311,20 +315,20 @@ impl Split {
         }
     }
 
-    /// Writes a used element `ahead` entries from the next one; the driver sees it after `publish_used`.
+    /// Sets a used element `ahead` entries from the next one; the driver sees it after `publish_used`.
+    ///
+    /// A driver that recycles its descriptors in order finds the same element in the same place each time round: then
+    /// nothing is written, and the line stays in both cores' caches. Reading it is free: nobody else writes there.
     #[inline(always)]
-    pub(super) fn write_used(&mut self, ahead: u16, head: u16, len: u32) {
+    pub(super) fn set_used(&mut self, ahead: u16, head: u16, len: u32) {
         let slot = usize::from(self.next_used.wrapping_add(ahead) & self.mask);
         let element = u64::from(head) | u64::from(len) << 32;
+        let at = self.used.wrapping_add(4 + 8 * slot).cast::<u64>();
         // SAFETY: slot < size, so the element lies in the used ring that `new` proved; it is only 4-aligned.
-        unsafe { self.used.wrapping_add(4 + 8 * slot).cast::<u64>().write_unaligned(element) };
-    }
-
-    /// Asks for the used elements that will be written next.
-    #[inline(always)]
-    pub(super) fn prefetch_used(&self) {
-        let slot = usize::from(self.next_used & self.mask);
-        super::copy::prefetch_write(self.used.wrapping_add(4 + 8 * slot));
+        if unsafe { at.read_unaligned() } != element {
+            // SAFETY: as above.
+            unsafe { at.write_unaligned(element) };
+        }
     }
 
     /// Shows the driver all used elements written so far, and interrupts it if it wants to know.

@@ -45,8 +45,9 @@ impl Split {
             if descriptor.flags & (NEXT | WRITE | INDIRECT) == 0
                 && let Some(ptr) = self.mapping.translate(descriptor.gpa, descriptor.len, &mut self.hint)
             {
-                prefetch_read(ptr);
-                prefetch_read(ptr.wrapping_add(64));
+                // A driver without offloads has nothing to say in its header: that line is left where it is.
+                prefetch_read(ptr.wrapping_add(if self.offloads { 0 } else { self.header }));
+                prefetch_read(ptr.wrapping_add(self.header + 63));
                 slot.0 = ptr;
             }
             slot.1 = descriptor;
@@ -83,15 +84,11 @@ impl Split {
     unsafe fn take_whole(&self, store: &mut Store, ptr: *const u8, len: u32) {
         let len = len - self.header as u32;
         let frame = &mut store.frames[store.count];
-        let mut net = [0; NET_HEADER];
-        if self.header == NET_HEADER {
-            // SAFETY: the caller promises at least the header.
-            net = unsafe { ptr.cast::<[u8; NET_HEADER]>().read_volatile() };
-        } else {
-            // SAFETY: as above, with the 10 bytes of a legacy header.
-            unsafe { copy_from(ptr, net.as_mut_ptr(), self.header) };
+        frame.net = [0; NET_HEADER];
+        if self.offloads {
+            // SAFETY: the caller promises at least the header, which is 12 or 10 bytes.
+            unsafe { copy_from(ptr, frame.net.as_mut_ptr(), self.header) };
         }
-        frame.net = net;
         frame.len = len;
         let head = (len as usize).min(HEAD);
         frame.head_len = head as u16;
@@ -150,6 +147,9 @@ impl Split {
         if in_net < header {
             return Err(RingFault::ShortHeader);
         }
+        if !self.offloads {
+            frame.net = [0; NET_HEADER];
+        }
         frame.len = total as u32;
         frame.head_len = in_head as u16;
         frame.first_piece = first_piece as u16;
@@ -166,7 +166,7 @@ impl Split {
             return;
         }
         for (ahead, frame) in store.frames[..count].iter().enumerate() {
-            self.write_used(ahead as u16, frame.token, 0);
+            self.set_used(ahead as u16, frame.token, 0);
         }
         store.clear();
         self.next_used = self.next_used.wrapping_add(count as u16);

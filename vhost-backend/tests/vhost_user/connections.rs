@@ -13,11 +13,14 @@ use crate::guest::{Guest, RAM, fd_of};
 use crate::plugged::Plugged;
 use crate::vmm::{ALL, DRIVER, PROTOCOL, Vmm, address, message, number, ring, table};
 
+/// One message or more of a VMM that starts.
+type Step<'a> = &'a dyn Fn(&mut Vmm, &Guest);
+
 #[test]
 fn a_vmm_may_vanish_at_any_point_and_the_next_one_is_served() {
     let plugged = Plugged::new(1);
     let mut guest = Guest::new(1);
-    let steps: &[&dyn Fn(&mut Vmm, &Guest)] = &[
+    let steps: &[Step<'_>] = &[
         &|vmm, _| vmm.negotiate(ALL),
         &|vmm, _| assert!(vmm.tell(Request::SET_VRING_ENABLE, &ring(0, 1), &[])),
         &|vmm, _| assert!(vmm.tell(Request::SET_FEATURES, &number(DRIVER | PROTOCOL), &[])),
