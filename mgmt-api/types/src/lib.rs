@@ -6,6 +6,7 @@
 //! them where a program of another version does.
 
 pub mod agent;
+mod attach;
 mod audit;
 pub mod derive;
 mod host;
@@ -14,22 +15,22 @@ mod mac;
 pub mod name;
 mod network;
 mod problem;
+mod rate_limit;
 mod resource;
 mod revision;
 mod text;
 mod token;
 mod workload;
 
+pub use attach::{Attach, Tap, VhostRole, VhostUser};
 pub use audit::{AuditEntry, AuditList};
 pub use host::{Host, HostReport, HostSpec};
 pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
 pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
 pub use problem::{Mistake, Problem, ProblemKind};
+pub use rate_limit::{Bucket, RateLimit};
 pub use resource::{Kind, Resource, ResourceList, UnknownKind};
 pub use revision::{Applied, Change, Diff, Outcome, Realised, RealisedHost, RealisedState, Revision};
 pub use token::{NewToken, Role, TokenInfo, TokenList, TokenSecret};
-pub use workload::{
-    Attach, Bucket, PortReport, PortSpec, RateLimit, Tap, VhostRole, VhostUser, Workload, WorkloadKind,
-    WorkloadReport, WorkloadSpec,
-};
+pub use workload::{PortReport, PortSpec, Workload, WorkloadKind, WorkloadReport, WorkloadSpec};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::agent::{Counters, Link};
-use crate::{Labels, MacAddr, Mistake, derive, labels, name, text};
+use crate::{Attach, Labels, MacAddr, Mistake, RateLimit, Tap, VhostUser, derive, labels, name, text};
 
 /// Something that has ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -88,97 +88,6 @@ pub struct PortSpec {
     pub attach: Option<Attach>,
 }
 
-/// How a port is attached to its workload.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum Attach {
-    /// A virtio-net device over a unix socket.
-    VhostUser(VhostUser),
-    /// A TAP device of the kernel.
-    Tap(Tap),
-}
-
-/// A vhost-user socket.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VhostUser {
-    /// Whether the appliance listens or connects.
-    #[serde(default)]
-    pub role: VhostRole,
-    /// Absolute path of the socket; `<run-dir>/ports/<workload>.<port>.sock` when not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub socket: Option<String>,
-}
-
-/// Who listens on a vhost-user socket.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum VhostRole {
-    /// The appliance listens, the VMM connects.
-    #[default]
-    Server,
-    /// The VMM listens, the appliance connects and retries for ever.
-    Client,
-}
-
-/// A TAP device.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Tap {
-    /// Name of the device, at most 15 characters.
-    #[schema(max_length = 15, example = "web-1.eth0")]
-    pub device: String,
-    /// Network namespace the device lives in: a name under `/run/netns` or an absolute path; the appliance's own when
-    /// not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub netns: Option<String>,
-}
-
-/// Limit on what a workload sends: a token bucket of packets, one of bits, or both.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RateLimit {
-    /// Packets per second, sustained; at least 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
-    pub packets_per_second: Option<u64>,
-    /// Bits per second, sustained, counted over Ethernet frames without preamble and FCS; at least 8000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 8000)]
-    pub bits_per_second: Option<u64>,
-    /// Packets that may be sent at once after a pause; what 100 ms allow, at least 64, when not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
-    pub burst_packets: Option<u64>,
-    /// Bytes that may be sent at once after a pause; what 100 ms allow, at least 65536, when not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
-    pub burst_bytes: Option<u64>,
-}
-
-/// One token bucket with its defaults filled in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bucket {
-    /// Tokens that come each second: packets, or bytes.
-    pub per_second: u64,
-    /// Most tokens it holds: packets, or bytes.
-    pub burst: u64,
-}
-
-impl RateLimit {
-    /// The bucket of packets, when packets are limited.
-    pub fn packets(&self) -> Option<Bucket> {
-        let per_second = self.packets_per_second?;
-        Some(Bucket { per_second, burst: self.burst_packets.unwrap_or((per_second / 10).max(64)) })
-    }
-
-    /// The bucket of bytes, when bits are limited.
-    pub fn bytes(&self) -> Option<Bucket> {
-        let per_second = self.bits_per_second? / 8;
-        Some(Bucket { per_second, burst: self.burst_bytes.unwrap_or((per_second / 10).max(65536)) })
-    }
-}
-
 /// What is known about a workload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -237,9 +146,6 @@ const MAX_PORTS: usize = 64;
 const MAX_ADDRESSES: usize = 64;
 /// Most queue pairs of one port; what virtio-net guests are tested with.
 const MAX_QUEUES: u16 = 16;
-/// `sockaddr_un.sun_path` less the terminating zero (unix(7)).
-const MAX_SOCKET: usize = 107;
-
 impl PortSpec {
     /// The MAC address in use.
     pub fn mac_in_use(&self, workload: &str) -> MacAddr {
@@ -320,84 +226,17 @@ fn check_port(found: &mut Vec<Mistake>, at: &str, port: &PortSpec) {
         );
     }
     if let Some(limit) = &port.rate_limit {
-        check_limit(found, &format!("{at}.rateLimit"), limit);
+        limit.check(found, &format!("{at}.rateLimit"));
     }
-    match &port.attach {
-        Some(Attach::VhostUser(VhostUser { socket: Some(path), .. })) => {
-            check_path(found, &format!("{at}.attach.vhostUser.socket"), path, MAX_SOCKET);
-        }
-        Some(Attach::Tap(tap)) => check_tap(found, &format!("{at}.attach.tap"), tap),
-        Some(Attach::VhostUser(VhostUser { socket: None, .. })) | None => {}
-    }
-}
-
-fn check_limit(found: &mut Vec<Mistake>, at: &str, limit: &RateLimit) {
-    for (field, value, least) in [
-        ("packetsPerSecond", limit.packets_per_second, 1),
-        ("bitsPerSecond", limit.bits_per_second, 8000),
-        ("burstPackets", limit.burst_packets, 1),
-        // One full-size frame must fit, or nothing of that size ever passes.
-        ("burstBytes", limit.burst_bytes, 1514),
-    ] {
-        if let Some(value) = value
-            && value < least
-        {
-            found.push(
-                Mistake::new(format!("{at}.{field}"), value, format!("at least {least}"))
-                    .detail("the rate limit would stop all traffic"),
-            );
-        }
-    }
-}
-
-fn check_tap(found: &mut Vec<Mistake>, at: &str, tap: &Tap) {
-    let device = &tap.device;
-    // dev_valid_name() of the kernel, less what would need quoting in a shell.
-    let well_formed = (1..=15).contains(&device.len())
-        && device != "."
-        && device != ".."
-        && device.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    if !well_formed {
-        found.push(
-            Mistake::new(format!("{at}.device"), device, "1 to 15 characters from A-Z a-z 0-9 - _ .")
-                .detail("the device name is not well formed"),
-        );
-    }
-    match &tap.netns {
-        Some(path) if path.starts_with('/') => check_path(found, &format!("{at}.netns"), path, 4095),
-        Some(name)
-            if name.is_empty()
-                || name == "."
-                || name == ".."
-                || name.len() > 255
-                || name.contains(['/', '\0']) =>
-        {
-            found.push(
-                Mistake::new(
-                    format!("{at}.netns"),
-                    name,
-                    "a name under /run/netns, or an absolute path such as /proc/1234/ns/net",
-                )
-                .detail("the network namespace is not well formed"),
-            );
-        }
-        Some(_) | None => {}
-    }
-}
-
-fn check_path(found: &mut Vec<Mistake>, field: &str, path: &str, max: usize) {
-    let climbs = path.split('/').any(|part| part == "..");
-    if !path.starts_with('/') || climbs || path.len() > max || path.contains('\0') {
-        found.push(
-            Mistake::new(field, path, format!("an absolute path without '..' of at most {max} bytes"))
-                .detail("the path is not well formed"),
-        );
+    if let Some(attach) = &port.attach {
+        attach.check(found, &format!("{at}.attach"));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::VhostRole;
 
     fn workload(ports: &str) -> Workload {
         serde_json::from_str(&format!(
@@ -468,17 +307,5 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<PortSpec>(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn a_rate_limit_has_a_burst_of_a_tenth_of_a_second() {
-        let limit = RateLimit {
-            packets_per_second: Some(10_000),
-            bits_per_second: Some(80_000_000),
-            ..RateLimit::default()
-        };
-        assert_eq!(limit.packets(), Some(Bucket { per_second: 10_000, burst: 1000 }));
-        assert_eq!(limit.bytes(), Some(Bucket { per_second: 10_000_000, burst: 1_000_000 }));
-        assert_eq!(RateLimit::default().packets(), None);
     }
 }

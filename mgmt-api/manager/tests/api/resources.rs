@@ -123,3 +123,37 @@ async fn a_workload_shows_what_was_derived() {
     let network = server.get("/v1/networks/blue").await.json();
     assert_eq!(network["status"], json!({ "vni": 4096, "mtu": 1500, "gateways": ["10.0.1.1"], "ports": 1 }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_writers_that_collide_none_is_lost() {
+    use mgmt_types::{Kind, ProblemKind};
+    const WRITERS: u64 = 8;
+    const EACH: u64 = 10;
+    let server = Server::start().await;
+    server.apply("kind: Host\nname: tally\nlabels: { n: '0' }\n").await;
+    let writers = (0..WRITERS).map(|_| {
+        let client = server.client();
+        tokio::spawn(async move {
+            for _ in 0..EACH {
+                loop {
+                    let host = client.get(Kind::Host, "tally").await.unwrap();
+                    let n: u64 = host.labels()["n"].parse().unwrap();
+                    let patch = json!({ "labels": { "n": (n + 1).to_string() } });
+                    match client.patch(Kind::Host, "tally", &patch, host.revision()).await {
+                        Ok(_) => break,
+                        Err(mgmt_client::Error::Problem(problem)) => {
+                            assert!(problem.is(ProblemKind::Stale), "{problem}");
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let host = server.get("/v1/hosts/tally").await.json();
+    assert_eq!(host["labels"]["n"], (WRITERS * EACH).to_string());
+    assert_eq!(host["revision"], 1 + WRITERS * EACH, "a revision was made for a write that was refused");
+}
