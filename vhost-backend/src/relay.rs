@@ -10,6 +10,7 @@
 //! forgets the dirty log when the memory table changes; and it trusts numbers that this one checks.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -72,9 +73,19 @@ pub(crate) struct Relay<'a> {
     desk: &'a dyn Desk,
     protocol: u64,
     /// Regions by guest address.
-    memory: BTreeMap<u64, u64>,
+    memory: BTreeMap<u64, Kept>,
     log: Option<Log>,
     pace: Pace,
+}
+
+/// A memory region that the daemon has.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    region: Region,
+    /// Device and inode of its file; none when it came without one.
+    file: Option<(u64, u64)>,
+    /// How often it was added. QEMU 7.2 adds and removes each region once for every queue pair.
+    times: u32,
 }
 
 /// The dirty log of a live migration, to set it again.
@@ -241,7 +252,7 @@ impl<'a> Relay<'a> {
 
     fn check_memory(&self, message: &Message) -> Result<(), End> {
         let request = message.request;
-        let kept = if request == Request::ADD_MEM_REG { self.memory.values().sum() } else { 0u64 };
+        let kept = if request == Request::ADD_MEM_REG { self.bytes() } else { 0u64 };
         let mut total = kept;
         for region in message.regions() {
             if !region.is_sound() {
@@ -252,7 +263,7 @@ impl<'a> Relay<'a> {
         if total > MAX_MEMORY {
             return Err(End::Memory { request, problem: "more than 16 TiB of guest memory" });
         }
-        if request == Request::ADD_MEM_REG && self.memory.len() >= MAX_SLOTS {
+        if request == Request::ADD_MEM_REG && self.memory.len() >= MAX_SLOTS && !self.is_known(message) {
             return Err(End::Memory { request, problem: "more than 509 memory regions" });
         }
         if message.body.len() <= 8 {
@@ -303,7 +314,11 @@ impl<'a> Relay<'a> {
         if request == Request::SET_MEM_TABLE {
             message.sort_regions();
         }
-        let regions: Vec<_> = message.regions().collect();
+        if self.counts_only(&message) {
+            return Ok(number(request, OK));
+        }
+        let files: Vec<_> = message.fds.iter().map(file_of).collect();
+        let regions: Vec<_> = message.regions().zip(files.into_iter().chain(iter::repeat(None))).collect();
         if request == Request::REM_MEM_REG {
             // Of no meaning, says the specification, but old front ends send one.
             message.fds.clear();
@@ -321,19 +336,47 @@ impl<'a> Relay<'a> {
         changed
     }
 
-    fn remember(&mut self, request: Request, regions: &[Region]) {
+    /// Whether a region is added that is there already, or removed that has been added several times: the count changes
+    /// and nothing else.
+    fn counts_only(&mut self, message: &Message) -> bool {
+        let known = self.is_known(message);
+        let Some(region) = message.regions().next() else { return false };
+        let Some(kept) = self.memory.get_mut(&region.guest) else { return false };
+        match message.request {
+            Request::ADD_MEM_REG if known => kept.times = kept.times.saturating_add(1),
+            Request::REM_MEM_REG if kept.times > 1 && kept.region == region => kept.times -= 1,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether a region to add is, in place and file, one that is there.
+    fn is_known(&self, message: &Message) -> bool {
+        let Some(region) = message.regions().next() else { return false };
+        let file = message.fds.first().and_then(file_of);
+        let kept = self.memory.get(&region.guest).filter(|kept| kept.region == region);
+        kept.is_some_and(|kept| file.is_some() && kept.file == file)
+    }
+
+    fn remember(&mut self, request: Request, regions: &[(Region, Option<(u64, u64)>)]) {
         match request {
-            Request::REM_MEM_REG => regions.iter().for_each(|region| {
+            Request::REM_MEM_REG => regions.iter().for_each(|(region, _)| {
                 self.memory.remove(&region.guest);
             }),
             _ => {
                 if request == Request::SET_MEM_TABLE {
                     self.memory.clear();
                 }
-                self.memory.extend(regions.iter().map(|region| (region.guest, region.size)));
+                let kept = |&(region, file): &(Region, _)| (region.guest, Kept { region, file, times: 1 });
+                self.memory.extend(regions.iter().map(kept));
             }
         }
-        self.desk.note(Fact::Memory { regions: self.memory.len(), bytes: self.memory.values().sum() });
+        self.desk.note(Fact::Memory { regions: self.memory.len(), bytes: self.bytes() });
+    }
+
+    /// Guest memory in all.
+    fn bytes(&self) -> u64 {
+        self.memory.values().map(|kept| kept.region.size).sum()
     }
 
     fn set_log(&mut self, message: Message) -> Result<Message, End> {
@@ -412,6 +455,11 @@ fn number(request: Request, value: u64) -> Message {
 
 fn none_of(request: Request, bits: u64) -> Result<(), End> {
     if bits == 0 { Ok(()) } else { Err(End::FeatureBits { request, bits }) }
+}
+
+/// Device and inode: what makes two descriptors the same file.
+fn file_of(fd: &OwnedFd) -> Option<(u64, u64)> {
+    rustix::fs::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// Touching guest memory must never wait for somebody else: no FUSE, no network file systems.

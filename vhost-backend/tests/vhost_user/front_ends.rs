@@ -8,9 +8,9 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_backend::{Role, Store, features};
 
-use crate::guest::{DIMM, Guest, RAM, SIZE, USER, fd_of};
+use crate::guest::{DIMM, Guest, RAM, SIZE, USER, fd_of, memfd};
 use crate::plugged::Plugged;
-use crate::vmm::{self, ALL, DRIVER, PROTOCOL, REPLY_ACK, Vmm, address, number, ring, table};
+use crate::vmm::{self, ALL, DRIVER, PROTOCOL, REPLY_ACK, Vmm, address, dimm, number, ring, table};
 
 /// Frames go to the switch and back on every pair, each unchanged.
 pub(crate) fn frames_pass(plugged: &Plugged, guest: &mut Guest) {
@@ -54,10 +54,9 @@ pub(crate) fn qemu_7_2(vmm: &mut Vmm, guest: &Guest, features: u64) {
             vmm.tell(Request::SET_VRING_ENABLE, &ring(index, 1), &[]);
         }
         vmm.tell(Request::SET_FEATURES, &number(features | PROTOCOL), &[]);
-        if pair == 0 {
-            let add = [number(0).to_vec(), table(&[RAM])[8..].to_vec()].concat();
-            assert_eq!(vmm.order(Request::ADD_MEM_REG, &add, &[guest.ram.as_fd()]), Some(0));
-        }
+        // Once for every pair, all the same.
+        let add = [number(0).to_vec(), table(&[RAM])[8..].to_vec()].concat();
+        assert_eq!(vmm.order(Request::ADD_MEM_REG, &add, &[guest.ram.as_fd()]), Some(0));
         for index in [pair * 2, pair * 2 + 1] {
             vmm.tell(Request::SET_VRING_NUM, &ring(index, SIZE.into()), &[]);
             vmm.tell(Request::SET_VRING_BASE, &ring(index, 0), &[]);
@@ -81,6 +80,29 @@ fn qemu_enables_rings_before_it_sets_features_and_frames_pass() {
         assert_eq!((state.memory_regions, state.memory_bytes), (1, RAM.1));
         frames_pass(&plugged, &mut guest);
     }
+}
+
+#[test]
+fn memory_that_is_added_for_every_queue_pair_goes_when_the_last_pair_removes_it() {
+    let plugged = Plugged::new(2);
+    let mut guest = Guest::new(2);
+    let mut vmm = Vmm::connect(&plugged.socket());
+    qemu_7_2(&mut vmm, &guest, DRIVER);
+    plugged.until_running();
+    let regions = || plugged.port.state().memory_regions;
+    for count in [2, 2] {
+        assert_eq!(vmm.order(Request::ADD_MEM_REG, &dimm(), &[guest.dimm.as_fd()]), Some(0));
+        assert_eq!(regions(), count);
+    }
+    for count in [2, 1] {
+        assert_eq!(vmm.order(Request::REM_MEM_REG, &dimm(), &[]), Some(0));
+        assert_eq!(regions(), count);
+    }
+    frames_pass(&plugged, &mut guest);
+    // Another file in the same place is another region, and there is no room for it.
+    let other = memfd(RAM.1);
+    let add = [number(0).to_vec(), table(&[RAM])[8..].to_vec()].concat();
+    assert_eq!(vmm.order(Request::ADD_MEM_REG, &add, &[other.as_fd()]), Some(1));
 }
 
 #[test]
