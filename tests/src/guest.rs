@@ -162,7 +162,7 @@ impl GuestSpec {
         self
     }
 
-    /// Takes the network arguments as they are, but for [`VECTORS`] and without a boot ROM.
+    /// Takes the network arguments as they are, but for `VECTORS` and without a boot ROM.
     pub fn with_nic_arguments(mut self, arguments: &[String]) -> Self {
         for argument in arguments {
             let ours = argument.starts_with("virtio-net-pci");

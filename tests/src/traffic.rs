@@ -68,23 +68,27 @@ pub fn wait_ping(from: &dyn Shell, to: IpAddr, bound: Duration) -> Result<()> {
 /// # Errors
 /// When the stream does not arrive whole; the message holds both sums.
 pub fn stream(from: &dyn Shell, to: &dyn Shell, address: IpAddr, megabytes: u32) -> Result<Stream> {
-    long_stream(from, to, address, megabytes, 1)
+    send_file(from, to, address, megabytes, |file, peer| format!("nc {peer} < {file}"))
 }
 
-/// [`stream`] with the same data `times` over: longer than a guest's memory.
+/// [`stream`] through a pipe, which slows an emulated guest down: it lasts long enough for something to happen meanwhile.
 ///
 /// # Errors
 /// As [`stream`].
-pub fn long_stream(
+pub fn slow_stream(from: &dyn Shell, to: &dyn Shell, address: IpAddr, megabytes: u32) -> Result<Stream> {
+    send_file(from, to, address, megabytes, |file, peer| format!("cat {file} | nc {peer}"))
+}
+
+fn send_file(
     from: &dyn Shell,
     to: &dyn Shell,
     address: IpAddr,
     megabytes: u32,
-    times: u32,
+    sender: fn(&str, &str) -> String,
 ) -> Result<Stream> {
     static PORT: AtomicU16 = AtomicU16::new(20000);
     let port = PORT.fetch_add(1, Ordering::Relaxed);
-    let (data, sum) = random_data(from, megabytes, times)?;
+    let (file, sum) = random_file(from, megabytes)?;
     let received = format!("{}/received.{port}", to.files());
     // The sum is taken while the data comes in; the file appears when it is complete. The connection is the sum's
     // standard input, so it closes, and the sender ends, when the last byte was taken.
@@ -95,7 +99,7 @@ pub fn long_stream(
         to.succeeds(&format!("cat /proc/net/tcp /proc/net/tcp6 | grep -q '{wanted}'"))
     })?;
     let begin = Instant::now();
-    from.run_within(&format!("{data} | nc {address} {port}"), STREAM)
+    from.run_within(&sender(&file, &format!("{address} {port}")), STREAM)
         .with_context(|| format!("{megabytes} MB from {} to {}", from.name(), to.name()))?;
     let mut took = begin.elapsed();
     let mut arrived = String::new();
@@ -107,7 +111,7 @@ pub fn long_stream(
         Ok(output.success())
     })?;
     ensure!(arrived == sum, "{} sent SHA-256 {sum}, {} received {arrived}", from.name(), to.name());
-    Ok(Stream { bytes: u64::from(megabytes) * u64::from(times) * 1_000_000, took })
+    Ok(Stream { bytes: u64::from(megabytes) * 1_000_000, took })
 }
 
 /// A ping that goes on in the background and whose answers can be counted.
@@ -168,16 +172,14 @@ pub fn spread(mut samples: Vec<Duration>) -> String {
     }
 }
 
-/// A command that prints random bytes, the same ones each time, and their SHA-256. Made once per end and size.
-fn random_data(end: &dyn Shell, megabytes: u32, times: u32) -> Result<(String, String)> {
+/// A file of random bytes and its SHA-256, made once per end and size.
+fn random_file(end: &dyn Shell, megabytes: u32) -> Result<(String, String)> {
     let file = format!("{}/random.{megabytes}", end.files());
-    let data = format!("cat{}", format!(" {file}").repeat(times as usize));
     let make = format!(
-        "[ -f {file} ] || {{ head -c {megabytes}000000 /dev/urandom > {file}.new && mv {file}.new {file}; }} && \
-         {{ [ -f {file}.sum.{times} ] || {{ {data} | sha256sum > {file}.new && mv {file}.new {file}.sum.{times}; }}; }} && \
-         cat {file}.sum.{times}"
+        "[ -f {file}.sum ] || {{ head -c {megabytes}000000 /dev/urandom > {file} && \
+         sha256sum < {file} > {file}.new && mv {file}.new {file}.sum; }}; cat {file}.sum"
     );
-    Ok((data, first_word(&end.run_within(&make, Duration::from_secs(60))?)))
+    Ok((file, first_word(&end.run_within(&make, Duration::from_secs(60))?)))
 }
 
 fn first_word(text: &str) -> String {

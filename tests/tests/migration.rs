@@ -67,7 +67,7 @@ fn migrates(lab: &mut Lab) -> Result<()> {
     lab.palisade.apply(&moved(&port.mac()?))?;
     let moved = Instant::now();
     let resumed = pings.resumed(lab.guest("b"), seen, moved, LINK)?;
-    note(&format!("traffic {resumed:.0?} after the port had moved"));
+    note(&format!("traffic {resumed:.2?} after the port had moved"));
     pings.stop(lab.guest("b"))?;
 
     // The very guest, with the very memory.

@@ -8,7 +8,7 @@ use e2e::capture::Capture;
 use e2e::guest::Nic;
 use e2e::lab::{Change, LINK, Lab, LabSpec, v4_of, v6_of, with_lab};
 use e2e::shell::Shell;
-use e2e::traffic::{stream, wait_ping};
+use e2e::traffic::{slow_stream, stream, wait_ping};
 use e2e::trials::{Nothing, check, note, run};
 
 /// Enough for slow start to be over and for thousands of segments in every direction.
@@ -134,7 +134,7 @@ fn hot_memory() -> Result<()> {
         let lab = &*lab;
         let before = lab.palisade.port("a", "eth0")?.packets_to_guest();
         std::thread::scope(|scope| {
-            let sender = scope.spawn(|| stream(lab.end("c"), lab.guest("a"), v4_of("a"), 100));
+            let sender = scope.spawn(|| slow_stream(lab.end("c"), lab.guest("a"), v4_of("a"), 100));
             e2e::process::eventually("the stream flows", Duration::from_secs(30), || {
                 Ok(lab.palisade.port("a", "eth0")?.packets_to_guest() > before + 300)
             })?;

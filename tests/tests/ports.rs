@@ -9,7 +9,7 @@ use e2e::netns::{Netns, ip};
 use e2e::process::eventually;
 use e2e::scapy::send_from_netns;
 use e2e::shell::Shell;
-use e2e::traffic::{must_ping, ping, stream, wait_ping};
+use e2e::traffic::{must_ping, ping, slow_stream, wait_ping};
 use e2e::trials::{Fixture, check, note, run};
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn come_and_go(Net(lab): &mut Net) -> Result<()> {
     let lab = &*lab;
     std::thread::scope(|scope| {
-        let sender = scope.spawn(|| stream(lab.guest("a"), lab.end("c"), v4_of("c"), 300));
+        let sender = scope.spawn(|| slow_stream(lab.guest("a"), lab.end("c"), v4_of("c"), 100));
         let mut rounds = 0;
         while !sender.is_finished() && rounds < 20 {
             let netns = Netns::new("pal-f")?;
