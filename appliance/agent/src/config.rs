@@ -6,7 +6,7 @@ use std::str::FromStr;
 use mgmt_types::agent::{HostStatus, Slice};
 use tokio::sync::mpsc;
 
-/// Everything [`crate::run`] needs.
+/// Everything [`crate::run()`] needs.
 #[derive(Debug)]
 pub struct Config {
     /// Name of this host, as workloads name it.

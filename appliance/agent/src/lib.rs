@@ -1,6 +1,6 @@
 //! Ports, workers, threads and clocks of one host.
 //!
-//! [`run`] starts an agent: it opens the ports that the slice kept on disk names and forwards between them, before it
+//! [`run()`] starts an agent: it opens the ports that the slice kept on disk names and forwards between them, before it
 //! looks for a manager. New slices go through `compile` and are put in force by the control thread; workers carry
 //! frames and share nothing with it but a generation number and an `Arc` behind it. Read `worker`, then `deliver`:
 //! they are the way of a frame; then `control`, the way of a configuration.

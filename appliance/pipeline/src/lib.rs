@@ -1,7 +1,7 @@
 //! Decides what happens to a packet.
 //!
 //! Pure: every function depends on its arguments alone. No clock, thread, file, socket, log or allocation is on a
-//! packet's way; time is an [`Instant`] that the caller passes in. Read [`from_port`] first: it is the table of
+//! packet's way; time is an [`Instant`] that the caller passes in. Read [`from_port()`] first: it is the table of
 //! contents.
 
 #![forbid(unsafe_code)]

@@ -1,6 +1,6 @@
 //! Desired state: store, HTTP API, audit.
 //!
-//! [`serve`] runs a manager: it keeps what operators declare, compiles for each host what that host needs, and says
+//! [`serve()`] runs a manager: it keeps what operators declare, compiles for each host what that host needs, and says
 //! how hosts fare. A request goes this way: `serve` (TLS, limits) → `api` (who, what) → `document` (text to resources,
 //! with places) → `transaction` (state and wishes to the next state, pure) → `store` (on disk) → watchers and hosts.
 

@@ -9,9 +9,9 @@ use crate::output;
 
 /// Print a shell's completion script
 ///
-/// bash: palisade completions bash > /usr/share/bash-completion/completions/palisade
-/// zsh:  palisade completions zsh > "${fpath[1]}/_palisade"
-/// fish: palisade completions fish > ~/.config/fish/completions/palisade.fish
+/// bash: `palisade completions bash > /usr/share/bash-completion/completions/palisade`
+/// zsh: `palisade completions zsh > "${fpath[1]}/_palisade"`
+/// fish: `palisade completions fish > ~/.config/fish/completions/palisade.fish`
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {

@@ -26,7 +26,7 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Manager")]
 pub(crate) struct ManagerArgs {
-    /// Address and port to listen on, HTTPS; 0.0.0.0:7470 or [::]:7470 for other machines
+    /// Address and port to listen on, HTTPS; `0.0.0.0:7470` or `[::]:7470` for other machines
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7470", env = "PALISADE_LISTEN")]
     pub(crate) listen: SocketAddr,
     /// Further name or address that clients use, for the certificate; may be given several times
