@@ -70,7 +70,7 @@ fn demo(keep: bool) -> Result<bool> {
         "demo",
     ]));
     anyhow::ensure!(built?, "the build failed");
-    let mut command = Command::new(workspace::target_dir()?.join("debug/demo"));
+    let mut command = packages::root_command(&workspace::target_dir()?.join("debug/demo"))?;
     if keep {
         command.arg("--keep");
     }
@@ -84,7 +84,9 @@ fn bench(arguments: &[String]) -> Result<bool> {
         packages::install(&needs)?;
     }
     build(if asks { &["bench"] } else { &["palisade", "bench"] })?;
-    succeeds(Command::new(workspace::target_dir()?.join("release/bench")).args(arguments))
+    let program = workspace::target_dir()?.join("release/bench");
+    let mut command = if asks { Command::new(&program) } else { packages::root_command(&program)? };
+    succeeds(command.args(arguments))
 }
 
 fn build(packages: &[&str]) -> Result<()> {

@@ -90,6 +90,19 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// A command that runs as root: by sudo, with our environment, unless we are root.
+///
+/// # Errors
+/// When nobody can say who we are.
+pub(crate) fn root_command(program: &Path) -> Result<Command> {
+    if is_root()? {
+        return Ok(Command::new(program));
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg("--preserve-env").arg(program);
+    Ok(sudo)
+}
+
 /// Whether we may do what root may.
 pub(crate) fn is_root() -> Result<bool> {
     let id = Command::new("id").arg("-u").output().context("start id")?;
