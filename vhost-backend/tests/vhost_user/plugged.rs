@@ -97,11 +97,19 @@ impl Plugged {
     }
 }
 
-/// Carries one burst.
+/// Carries one burst, once neither ring is in the middle of a change: a front end sets a ring's call eventfd after the
+/// message that started it.
 pub(crate) fn carry(from: &TxQueue, to: &RxQueue, store: &mut Store) -> usize {
-    let Some(mut from) = from.enter() else { return 0 };
+    let (mut from, mut to) = loop {
+        if let (Some(from), Some(to)) = (from.enter(), to.enter()) {
+            break (from, to);
+        }
+        if !(from.running() && to.running()) {
+            return 0;
+        }
+        std::thread::yield_now();
+    };
     let burst = from.take(store);
-    let Some(mut to) = to.enter() else { return 0 };
     to.expect(burst.len());
     (0..burst.len()).filter(|i| to.put(&burst, *i, &burst.frames()[*i].net).is_ok()).count()
 }
