@@ -44,6 +44,10 @@ pub enum Stage {
     Rate,
     /// The appliance answers by itself.
     Respond,
+    /// The frame's flow is found, and the frame fits it.
+    Flow,
+    /// The rules of the ports it concerns allow the flow.
+    Firewall,
     /// The destination is looked up.
     Deliver,
     /// The agent hands the frame to its destination: outside this package.
@@ -59,6 +63,8 @@ impl Stage {
             Self::Offload => "offload",
             Self::Rate => "rate",
             Self::Respond => "respond",
+            Self::Flow => "flow",
+            Self::Firewall => "firewall",
             Self::Deliver => "deliver",
             Self::Put => "put",
         }
@@ -122,12 +128,36 @@ drop_reasons! {
     GroupMembership = "group-membership" @ Respond,
     /// Sent to the gateway's MAC, but not for the gateway: the network has no router.
     NoRoute = "no-route" @ Respond,
+    /// A fragment that repeats or overlaps what another fragment of its packet carried, or what follows one (RFC 5722).
+    FragmentOverlap = "fragment-overlap" @ Flow,
+    /// The port has more fragmented packets under way, more fragments of one, or more waiting for the first, than it may.
+    FragmentLimit = "fragment-limit" @ Flow,
+    /// A fragment waited for the first of its packet, which did not come in time.
+    FragmentTimeout = "fragment-timeout" @ Flow,
+    /// TCP flags that no honest sender combines: SYN with FIN or RST, FIN without ACK, or none at all.
+    TcpBadFlags = "tcp-bad-flags" @ Flow,
+    /// A TCP segment that does not open a connection and belongs to none, or that its connection cannot bring forth now.
+    TcpInvalidState = "tcp-invalid-state" @ Flow,
+    /// A TCP segment outside the window of its connection: data, acknowledgement or RST that no peer of it can mean.
+    TcpOutOfWindow = "tcp-out-of-window" @ Flow,
+    /// An ICMP error that quotes a packet of no flow of its receiver.
+    IcmpUnrelated = "icmp-unrelated" @ Flow,
+    /// The port, or the host, tracks as many connections as it may.
+    StateLimit = "state-limit" @ Flow,
+    /// A rule says drop.
+    PolicyDrop = "policy-drop" @ Firewall,
+    /// A rule says reject: the sender is told.
+    PolicyReject = "policy-reject" @ Firewall,
+    /// No rule of any policy matches.
+    DefaultDeny = "default-deny" @ Firewall,
     /// The destination MAC is the sender's own.
     ToItself = "to-itself" @ Deliver,
     /// No port of the network has the destination MAC. Never flooded.
     UnknownDestination = "unknown-destination" @ Deliver,
     /// The destination lives on another host and nothing carries frames there.
     RemoteDestination = "remote-destination" @ Deliver,
+    /// The destination MAC is not that of the port that has the destination address.
+    DestinationMismatch = "destination-mismatch" @ Deliver,
     /// A broadcast or multicast MAC around a unicast IP destination: it would reach workloads it does not name.
     UnicastInMulticast = "unicast-in-multicast" @ Deliver,
     /// A packet, or one segment of it, is larger than the network's MTU.
