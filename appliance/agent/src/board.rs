@@ -64,6 +64,7 @@ impl Board {
             revision: notes.revision,
             error: notes.error.or(silence),
             ports: notes.ports.iter().map(Entry::status).collect(),
+            rules: Vec::new(),
         }
     }
 }
@@ -123,6 +124,9 @@ impl Entry {
             to_guest: Counters { packets: sums.to.0, bytes: sums.to.1 },
             drops: drops.filter(|&(_, count)| count > 0).collect(),
             details,
+            enforced: false,
+            flows: 0,
+            flow_limit: 0,
         }
     }
 }

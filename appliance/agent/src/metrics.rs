@@ -101,7 +101,7 @@ mod tests {
             from_guest: Counters { packets: 3, bytes: 300 },
             to_guest: Counters { packets: 4, bytes: 400 },
             drops: [("spoofed-mac".to_string(), 9)].into(),
-            details: Default::default(),
+            ..PortStatus::default()
         };
         let status = HostStatus {
             host: "a".into(),
@@ -109,6 +109,7 @@ mod tests {
             revision: 12,
             error: None,
             ports: vec![port.clone(), PortStatus { port: "eth1".into(), link: Link::Waiting, ..port }],
+            rules: Vec::new(),
         };
         let text = render(&status);
         for line in [

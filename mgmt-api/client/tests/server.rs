@@ -84,7 +84,7 @@ fn hasty(endpoint: &Endpoint) -> Client {
 }
 
 fn slice(revision: u64) -> Slice {
-    Slice { revision, host: "host-a".to_owned(), networks: Vec::new(), ports: Vec::new() }
+    Slice { revision, host: "host-a".to_owned(), ..Slice::default() }
 }
 
 fn event(name: &str, data: &impl serde::Serialize) -> String {
@@ -189,8 +189,7 @@ async fn status_is_posted_and_needs_no_answer() {
         host: "host-a".to_owned(),
         version: "1".to_owned(),
         revision: 4,
-        error: None,
-        ports: Vec::new(),
+        ..HostStatus::default()
     };
     client(&endpoint).post_status(&status).await.expect("taken");
     let request = served.await.expect("serves");

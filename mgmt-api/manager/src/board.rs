@@ -255,12 +255,12 @@ mod tests {
                 workload: "w".into(),
                 port: "e".into(),
                 link: Link::Up,
-                faults: Vec::new(),
                 from_guest: Counters { packets: 3, bytes: 180 },
                 to_guest: Counters::default(),
                 drops: [("spoofed-mac".to_owned(), 2)].into(),
-                details: BTreeMap::new(),
+                ..PortStatus::default()
             }],
+            rules: Vec::new(),
         }
     }
 

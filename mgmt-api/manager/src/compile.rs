@@ -24,7 +24,7 @@ pub(crate) fn slice(state: &State, host: &str) -> Slice {
         .filter(|port| present.contains(port.network.as_str()))
         .collect();
     let revision = state.hosts.get(host).map_or(0, |entry| entry.wanted);
-    Slice { revision, host: host.to_owned(), networks, ports }
+    Slice { revision, host: host.to_owned(), networks, ports, ..Slice::default() }
 }
 
 /// A network with everything filled in.
@@ -62,6 +62,8 @@ fn port(state: &State, entry: &WorkloadEntry, spec: &PortSpec) -> Option<SlicePo
         attach: spec.attach_in_use(&workload.name, workload.spec.kind),
         queues: spec.queues.unwrap_or(1),
         rate_limit: spec.rate_limit,
+        identity: 0,
+        firewall: true,
     })
 }
 

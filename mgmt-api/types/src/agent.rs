@@ -4,6 +4,8 @@
 //! from time to time. Fields a version does not know are ignored, so that manager and agents may be of different
 //! versions.
 
+mod firewall;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -13,8 +15,14 @@ use utoipa::ToSchema;
 
 use crate::{Attach, MacAddr, RateLimit};
 
-/// All one host needs at one revision: its networks and all ports on them, its own and those of other hosts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub use firewall::{
+    FirewallSettings, FlowTimeouts, Peer, RuleStatus, ServiceMatch, SliceGroup, SliceIdentity, SlicePolicy,
+    SliceRule,
+};
+
+/// All one host needs at one revision: its networks and all ports on them, its own and those of other hosts, and the
+/// firewall policies that apply to its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Slice {
     /// The revision this is compiled from.
@@ -25,6 +33,18 @@ pub struct Slice {
     pub networks: Vec<SliceNetwork>,
     /// Every port of these networks, by workload and name.
     pub ports: Vec<SlicePort>,
+    /// Groups that the policies name, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<SliceGroup>,
+    /// Identities of the ports, by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<SliceIdentity>,
+    /// Policies that apply to a local port, in order of judgement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<SlicePolicy>,
+    /// How the host tracks flows.
+    #[serde(default)]
+    pub settings: FirewallSettings,
 }
 
 /// A network with everything filled in.
@@ -75,10 +95,20 @@ pub struct SlicePort {
     /// Limit on what it sends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// [`SliceIdentity::id`] of its workload; 0 when the workload is in no group.
+    #[serde(default)]
+    pub identity: u32,
+    /// False when nothing is enforced on it.
+    #[serde(default = "yes")]
+    pub firewall: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What a host says about itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostStatus {
     /// Its name.
@@ -92,10 +122,13 @@ pub struct HostStatus {
     pub error: Option<String>,
     /// Its local ports.
     pub ports: Vec<PortStatus>,
+    /// What its rules counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleStatus>,
 }
 
 /// What a host says about one local port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PortStatus {
     /// [`SlicePort::id`].
@@ -121,10 +154,19 @@ pub struct PortStatus {
     /// Further facts by name, such as negotiated features.
     #[serde(default)]
     pub details: BTreeMap<String, String>,
+    /// True when the firewall decides about its frames.
+    #[serde(default)]
+    pub enforced: bool,
+    /// Flows tracked for it now.
+    #[serde(default)]
+    pub flows: u64,
+    /// Most flows it may have; 0 when its agent does not say.
+    #[serde(default)]
+    pub flow_limit: u64,
 }
 
 /// Whether a port carries traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Link {
     /// Attached, and the workload's driver is ready.
@@ -132,6 +174,7 @@ pub enum Link {
     /// Attached, but the driver is not ready or something is broken.
     Down,
     /// Nothing is attached yet.
+    #[default]
     Waiting,
 }
 

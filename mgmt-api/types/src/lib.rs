@@ -19,6 +19,7 @@ mod rate_limit;
 mod resource;
 mod revision;
 mod text;
+mod tier;
 mod token;
 mod workload;
 
@@ -32,5 +33,6 @@ pub use problem::{Mistake, Problem, ProblemKind};
 pub use rate_limit::{Bucket, RateLimit};
 pub use resource::{Kind, Resource, ResourceList, UnknownKind};
 pub use revision::{Applied, Change, Diff, Outcome, Realised, RealisedHost, RealisedState, Revision};
+pub use tier::{PolicyMode, RuleAction, RuleDirection, Tier};
 pub use token::{NewToken, Role, TokenInfo, TokenList, TokenSecret};
 pub use workload::{PortReport, PortSpec, Workload, WorkloadKind, WorkloadReport, WorkloadSpec};

@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mgmt_types::agent::{Slice, SliceNetwork, SlicePort};
+use mgmt_types::agent::{
+    FirewallSettings, Peer, ServiceMatch, Slice, SliceGroup, SliceIdentity, SliceNetwork, SlicePolicy,
+    SlicePort, SliceRule,
+};
 use mgmt_types::{
-    Attach, Host, HostSpec, Labels, MacAddr, Mtu, Network, NetworkSpec, PortSpec, RateLimit, Resource,
-    Selector, Tap, VhostRole, VhostUser, Workload, WorkloadKind, WorkloadSpec,
+    Attach, Host, HostSpec, Labels, MacAddr, Mtu, Network, NetworkSpec, PolicyMode, PortSpec, RateLimit,
+    Resource, RuleAction, Selector, Tap, Tier, VhostRole, VhostUser, Workload, WorkloadKind, WorkloadSpec,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -106,7 +109,23 @@ fn resource() -> impl Strategy<Value = Resource> {
     ]
 }
 
+fn slice_peer() -> impl Strategy<Value = Peer> {
+    prop_oneof![Just(Peer::Any), any::<u32>().prop_map(Peer::Group), subnet().prop_map(Peer::Cidr)]
+}
+
+fn service_match() -> impl Strategy<Value = ServiceMatch> {
+    (any::<Option<u8>>(), any::<Option<(u16, u16)>>(), any::<Option<(u8, Option<u8>)>>())
+        .prop_map(|(protocol, ports, icmp)| ServiceMatch { protocol, ports, icmp })
+}
+
 proptest! {
+    #[test]
+    fn what_an_older_manager_sends_still_reads(revision in any::<u64>()) {
+        let text = format!(r#"{{"revision":{revision},"host":"a","networks":[],"ports":[]}}"#);
+        let slice: Slice = serde_json::from_str(&text).unwrap();
+        prop_assert!(slice.settings.tcp_pick_up && slice.policies.is_empty());
+    }
+
     #[test]
     fn a_resource_reads_back_as_it_was_written(resource in resource()) {
         let text = serde_json::to_string(&resource).unwrap();
@@ -124,13 +143,28 @@ proptest! {
     fn a_slice_reads_back_and_fields_of_later_versions_are_ignored(
         name in "[a-z]{1,9}", subnets in vec(subnet(), 0..3), gateways in vec(address(), 0..3), mac in mac(),
         attach in attach(), rate_limit in option::of(rate_limit()), id in any::<u32>(), mtu in any::<u16>(),
+        cidrs in vec(subnet(), 0..3), peers in vec(slice_peer(), 0..3), tier in select(Tier::ALL.to_vec()),
+        services in vec(service_match(), 0..3),
     ) {
         let network = SliceNetwork { name: name.clone(), vni: id, subnets, gateways: gateways.clone(), gateway_mac: mac, mtu };
         let port = SlicePort {
             id, workload: name.clone(), name: name.clone(), network: name.clone(), host: name.clone(), mac,
-            addresses: gateways, attach, queues: 1, rate_limit,
+            addresses: gateways, attach, queues: 1, rate_limit, identity: id, firewall: id % 2 == 0,
         };
-        let slice = Slice { revision: 7, host: name, networks: vec![network], ports: vec![port] };
+        let slice = Slice {
+            revision: 7, host: name.clone(), networks: vec![network], ports: vec![port],
+            groups: vec![SliceGroup { name: name.clone(), cidrs: cidrs.clone() }],
+            identities: vec![SliceIdentity { id, groups: vec![0] }],
+            policies: vec![SlicePolicy {
+                name: name.clone(), revision: 3, tier, priority: id, mode: PolicyMode::Audit,
+                applies_to: peers.clone(),
+                rules: vec![SliceRule {
+                    id, name, direction: None, action: RuleAction::Reject, from: peers, to: Vec::new(), services,
+                    log: true, keep_established: true,
+                }],
+            }],
+            settings: FirewallSettings { tcp_pick_up: false, ..FirewallSettings::default() },
+        };
         let mut value = serde_json::to_value(&slice).unwrap();
         value["later"] = true.into();
         value["ports"][0]["later"] = true.into();

@@ -201,6 +201,7 @@ pub(crate) mod tests {
                 mtu: 1450,
             }],
             ports,
+            ..Slice::default()
         }
     }
 
@@ -217,6 +218,8 @@ pub(crate) mod tests {
             attach: Attach::VhostUser(VhostUser::default()),
             queues: 1,
             rate_limit: None,
+            identity: 0,
+            firewall: true,
         }
     }
 

@@ -6,7 +6,7 @@ use mgmt_types::{Kind, RealisedState, Resource, Role};
 use crate::server::{BASE, PATIENCE, Server};
 
 fn status(revision: u64, ports: Vec<PortStatus>) -> HostStatus {
-    HostStatus { host: "host-a".into(), version: "1.2".into(), revision, error: None, ports }
+    HostStatus { host: "host-a".into(), version: "1.2".into(), revision, ports, ..HostStatus::default() }
 }
 
 #[tokio::test]
@@ -58,6 +58,7 @@ async fn what_a_host_says_is_shown_and_revisions_become_realised() {
         to_guest: Counters { packets: 8, bytes: 480 },
         drops: [("spoofed-mac".to_owned(), 3)].into(),
         details: [("vmm".to_owned(), "qemu".to_owned())].into(),
+        ..PortStatus::default()
     };
     agent.post_status(&status(revision, vec![port])).await.unwrap();
     let done = client.realised(revision).await.unwrap();

@@ -10,8 +10,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use agent::{Config, Handle, Poll, Source};
-use mgmt_types::agent::{HostStatus, Link, PortStatus, Slice, SliceNetwork, SlicePort};
-use mgmt_types::{Attach, MacAddr, Tap, VhostUser};
+use mgmt_types::agent::{
+    HostStatus, Link, Peer, PortStatus, Slice, SliceNetwork, SlicePolicy, SlicePort, SliceRule,
+};
+use mgmt_types::{Attach, MacAddr, PolicyMode, RuleAction, Tap, Tier, VhostUser};
 use tokio::sync::mpsc;
 
 /// See the module. Namespaces and devices carry the process id, so that runs do not meet.
@@ -35,6 +37,29 @@ pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     while !check() {
         assert!(Instant::now() < end, "not within ten seconds: {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A policy that lets everything through: these tests are about carrying frames.
+fn everything_passes() -> SlicePolicy {
+    SlicePolicy {
+        name: "baseline".into(),
+        revision: 1,
+        tier: Tier::Baseline,
+        priority: 1000,
+        mode: PolicyMode::Enforce,
+        applies_to: vec![Peer::Any],
+        rules: vec![SliceRule {
+            id: 1,
+            name: "all".into(),
+            direction: None,
+            action: RuleAction::Allow,
+            from: Vec::new(),
+            to: Vec::new(),
+            services: Vec::new(),
+            log: false,
+            keep_established: false,
+        }],
     }
 }
 
@@ -116,6 +141,8 @@ impl Bed {
             attach: Attach::Tap(Tap { device: self.device(n), netns: Some(self.namespace(n)) }),
             queues: self.queues,
             rate_limit: None,
+            identity: 0,
+            firewall: true,
         };
         Slice {
             revision,
@@ -129,6 +156,8 @@ impl Bed {
                 mtu: 1500,
             }],
             ports: ports.iter().map(port).collect(),
+            policies: vec![everything_passes()],
+            ..Slice::default()
         }
     }
 
