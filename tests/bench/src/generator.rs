@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -13,12 +14,17 @@ use crate::hugepages::{Hugepages, path};
 use crate::noise::{Noise, Watch};
 use crate::process::{Process, output, run};
 
-/// MAC and IPv4 address of the two guests. Whoever polices sources must be told these.
-pub(crate) const GUESTS: [(&str, &str); 2] =
-    [("02:00:00:00:00:0a", "10.64.0.10"), ("02:00:00:00:00:0b", "10.64.0.11")];
+/// MAC addresses of guests A and B. Whoever polices sources must be told these, and [`Load::addresses()`].
+pub(crate) const MACS: [&str; 2] = ["02:00:00:00:00:0a", "02:00:00:00:00:0b"];
+
+/// The first address of guest A, which may have more, and the address of guest B.
+const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 64, 0, 16), Ipv4Addr::new(10, 64, 0, 11)];
 
 /// Entries of each virtqueue of the guests.
 const RING: u32 = 256;
+
+/// How long the generator may take until every flow has been seen in both directions.
+const FIRST_ROUND: Duration = Duration::from_secs(100);
 
 /// Part of a window that its noise must have been watched for.
 const ALIGNED: f64 = 0.9;
@@ -28,7 +34,7 @@ const ALIGNED: f64 = 0.9;
 pub(crate) struct Load {
     /// Bytes of a frame in the virtqueue, without frame check sequence.
     pub(crate) size: u32,
-    /// `bidir` or `oneway`.
+    /// `bidir`, `oneway` or `newflow`.
     pub(crate) mode: String,
     /// Seconds before the first window, and of each window.
     pub(crate) warm: f64,
@@ -37,12 +43,24 @@ pub(crate) struct Load {
     pub(crate) samples: u32,
     /// Frames in flight in each direction.
     pub(crate) window: u32,
-    /// UDP port pairs, used in turn.
-    pub(crate) flows: u32,
+    /// 5-tuples, used in turn; `newflow` never uses one twice.
+    pub(crate) flows: u64,
+    /// Addresses of guest A that the flows are spread over.
+    pub(crate) addresses: u32,
+    /// Frames to send in all, where that is limited.
+    pub(crate) budget: Option<u64>,
     /// Whether the guests listen and the switch connects.
     pub(crate) server: bool,
     /// Packed rings instead of split ones.
     pub(crate) packed: bool,
+}
+
+impl Load {
+    /// The addresses of guest A and of guest B.
+    pub(crate) fn addresses(&self) -> [Vec<Ipv4Addr>; 2] {
+        let [a, b] = ADDRESSES;
+        [(0..self.addresses).map(|i| Ipv4Addr::from_bits(a.to_bits() + i)).collect(), vec![b]]
+    }
 }
 
 /// One window of traffic.
@@ -50,6 +68,8 @@ pub(crate) struct Load {
 pub(crate) struct Window {
     /// Million frames a second that arrived, both directions together.
     pub(crate) mpps: f64,
+    /// How long it was.
+    pub(crate) seconds: f64,
     /// The frames' bits, 10^9 a second.
     pub(crate) gbps: f64,
     pub(crate) mpps_a_to_b: f64,
@@ -143,9 +163,13 @@ impl Generator {
         option("window", load.window.to_string());
         option("flows", load.flows.to_string());
         option("ring", RING.to_string());
-        for (letter, (mac, ip)) in ["a", "b"].iter().zip(GUESTS) {
-            option(&format!("mac-{letter}"), mac.to_owned());
-            option(&format!("ip-{letter}"), ip.to_owned());
+        option("addresses", load.addresses.to_string());
+        if let Some(budget) = load.budget {
+            option("budget", budget.to_string());
+        }
+        for (letter, (mac, ip)) in ["a", "b"].iter().zip(MACS.iter().zip(ADDRESSES)) {
+            option(&format!("mac-{letter}"), (*mac).to_owned());
+            option(&format!("ip-{letter}"), ip.to_string());
         }
         let environment: [(&str, &OsStr); 1] = [("RUNTIME_DIRECTORY", work.as_os_str())];
         let process = Process::start("vgen", work, Some("0"), &environment, &argv)?;
@@ -179,7 +203,7 @@ impl Run {
 
     /// Waits until the warm-up is over.
     pub(crate) fn warm_up(&mut self) -> Result<()> {
-        match event(&self.process.line(Duration::from_secs_f64(10.0 + self.warm))?)? {
+        match event(&self.process.line(FIRST_ROUND + Duration::from_secs_f64(self.warm))?)? {
             Event::Warm => Ok(()),
             other => bail!("vgen's warm-up ended with {other:?}"),
         }
@@ -193,7 +217,7 @@ impl Run {
         match event(&self.process.line(Duration::from_secs_f64(10.0 + self.seconds))?)? {
             Event::Sample(window) => {
                 // The bench itself stood waiting and saw only the end of the window.
-                let missed = watch.seconds() < ALIGNED * self.seconds;
+                let missed = watch.seconds() < ALIGNED * window.seconds;
                 let noise = watch.stop()?;
                 Ok(Report::Window(window, if missed { Noise { wait: Some(100.0), ..noise } } else { noise }))
             }

@@ -1,15 +1,19 @@
 //! Side-by-side measurements of Palisade and its peers. docs/benchmarks.md tells the method.
 #![expect(clippy::print_stdout, reason = "a command for people")]
 
+mod contest;
 mod core_distance;
 mod cpu_time;
+mod firewall;
 mod generator;
+mod guests;
 mod hugepages;
 mod interrupt;
 mod kernel_bridge;
 mod machine;
 mod namespace;
 mod noise;
+mod open_vswitch;
 mod options;
 mod palisade;
 mod process;
@@ -45,6 +49,8 @@ struct Arguments {
 enum Bench {
     /// Two guests on one vhost-user switch, against DPDK and Open vSwitch
     VhostL2(Options),
+    /// Two guests on one vhost-user switch with a stateful firewall, against Open vSwitch
+    Firewall(Options),
     /// Two namespaces through TAP ports, against a Linux bridge with a firewall
     Tap(TapOptions),
     /// Only the load generator, against two vhost-user sockets that something else serves
@@ -58,6 +64,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.list {
         println!("vhost-l2: {}", vhost_l2::cases().join(" "));
+        println!("firewall: {}", firewall::cases().join(" "));
         println!("tap: {}", tap::cases().join(" "));
         return Ok(());
     }
@@ -74,6 +81,11 @@ fn main() -> Result<()> {
             let _alone = lock()?;
             let _urgency = options.urgent.then(Urgency::take).transpose()?;
             ("vhost-l2", options, vhost_l2::run(options, work.path())?)
+        }
+        Bench::Firewall(options) => {
+            let _alone = lock()?;
+            let _urgency = options.urgent.then(Urgency::take).transpose()?;
+            ("firewall", options, firewall::run(options, work.path())?)
         }
         Bench::Tap(options) => {
             let _alone = lock()?;

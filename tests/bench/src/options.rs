@@ -19,7 +19,7 @@ pub(crate) struct Options {
     /// Take precedence over whatever else this machine does meanwhile
     #[arg(long)]
     pub(crate) urgent: bool,
-    /// Only cases that contain one of these
+    /// Only the cases with these names, or that contain one of these texts
     #[arg(long, value_delimiter = ',', value_name = "TEXT")]
     cases: Vec<String>,
     /// Only these peers
@@ -48,9 +48,10 @@ impl Options {
     pub(crate) fn chosen(&self, all: Vec<String>) -> Result<Vec<String>> {
         let known = all.join(", ");
         let asked = |case: &String| {
-            self.cases.is_empty() || self.cases.iter().any(|text| case.contains(text.as_str()))
+            let meant = |text: &String| case == text || !all.contains(text) && case.contains(text.as_str());
+            self.cases.is_empty() || self.cases.iter().any(meant)
         };
-        let chosen: Vec<String> = all.into_iter().filter(asked).collect();
+        let chosen: Vec<String> = all.iter().filter(|case| asked(case)).cloned().collect();
         ensure!(!chosen.is_empty(), "--cases {}: none of {known}", self.cases.join(","));
         Ok(chosen)
     }

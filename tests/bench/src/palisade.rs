@@ -91,6 +91,16 @@ impl Palisade {
         &self.run_directory
     }
 
+    /// The process.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The same, to look after it.
+    pub(crate) fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// The process, without the means to configure it.
     pub(crate) fn into_process(self) -> Process {
         self.process

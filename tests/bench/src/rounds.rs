@@ -21,6 +21,12 @@ pub(crate) struct Figure {
     /// Share of the sender's turns in which it had to wait for the path; near 0, the sender is the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) held: Option<f64>,
+    /// Connections tracked at the end, where that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tracked: Option<u64>,
+    /// Bytes that the forwarding process grew by, for each of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_per_flow: Option<f64>,
     /// Percent of one CPU by whom, where it was taken.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) cpu: BTreeMap<&'static str, CpuTime>,
@@ -28,6 +34,22 @@ pub(crate) struct Figure {
     pub(crate) hop_ns: [f64; 2],
     #[serde(flatten)]
     pub(crate) noise: Noise,
+}
+
+impl Figure {
+    /// A value and what disturbed it; nothing else is known about it.
+    pub(crate) fn new(value: f64, noise: Noise) -> Figure {
+        Figure {
+            value,
+            loss: None,
+            held: None,
+            tracked: None,
+            bytes_per_flow: None,
+            cpu: BTreeMap::new(),
+            hop_ns: [0.0; 2],
+            noise,
+        }
+    }
 }
 
 /// One figure of every party, taken one after the other.
@@ -109,11 +131,19 @@ struct Sample {
     noisy: bool,
 }
 
+/// Which of two figures is the better one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+}
+
 /// One row per peer, or one without a peer when there is none. `ours` and `peers` are positions in each round.
 /// The ratio is the median of the rounds' ratios: above 1, Palisade is better.
 pub(crate) fn rows(
     case: &str,
     unit: &'static str,
+    better: Better,
     rounds: &[Round],
     ours: Option<usize>,
     peers: &[(usize, &str)],
@@ -124,7 +154,10 @@ pub(crate) fn rows(
             .iter()
             .map(|round| {
                 let (ours, peer) = (figure(round, ours), figure(round, peer.map(|(party, _)| party)));
-                let ratio = ours.as_ref().zip(peer.as_ref()).map(|(ours, peer)| ours.value / peer.value);
+                let ratio = ours.as_ref().zip(peer.as_ref()).map(|(ours, peer)| match better {
+                    Better::Higher => ours.value / peer.value,
+                    Better::Lower => peer.value / ours.value,
+                });
                 Sample { ours, peer, ratio, noisy: is_noisy(round) }
             })
             .collect();
@@ -227,7 +260,7 @@ mod tests {
 
     fn figure(value: f64, steal: f64) -> Figure {
         let noise = Noise { steal, wait: None, others: 0.0 };
-        Figure { value, loss: Some(0.0), held: None, cpu: BTreeMap::new(), hop_ns: [50.0; 2], noise }
+        Figure { loss: Some(0.0), hop_ns: [50.0; 2], ..Figure::new(value, noise) }
     }
 
     #[test]
@@ -284,7 +317,7 @@ mod tests {
         .expect("measuring cannot fail");
         assert_eq!(rounds.len(), 1);
         assert_eq!(rounds[0][0].value, 3.0, "the last and least disturbed of three");
-        let rows = rows("64/bidir", "Mpps", &rounds, None, &[(0, "peer")]);
+        let rows = rows("64/bidir", "Mpps", Better::Higher, &rounds, None, &[(0, "peer")]);
         assert!(rows[0].samples[0].noisy);
         assert_eq!((rows[0].ours, rows[0].peer_value, rows[0].ratio), (None, Some(3.0), None));
     }
@@ -294,8 +327,15 @@ mod tests {
         let rounds: Vec<Round> = [(2.0, 1.0), (6.0, 2.0), (1.0, 4.0)]
             .map(|(ours, peer)| vec![figure(ours, 0.0), figure(peer, 0.0)])
             .into();
-        let rows = rows("case", "Mpps", &rounds, Some(0), &[(1, "peer")]);
+        let rows = rows("case", "Mpps", Better::Higher, &rounds, Some(0), &[(1, "peer")]);
         assert_eq!((rows[0].ours, rows[0].peer_value, rows[0].ratio), (Some(2.0), Some(2.0), Some(2.0)));
+    }
+
+    #[test]
+    fn where_less_is_better_the_ratio_is_turned_over() {
+        let rounds = [vec![figure(200.0, 0.0), figure(500.0, 0.0)]];
+        let rows = rows("memory", "B/flow", Better::Lower, &rounds, Some(0), &[(1, "peer")]);
+        assert_eq!(rows[0].ratio, Some(2.5));
     }
 
     #[test]
@@ -307,7 +347,7 @@ mod tests {
     #[test]
     fn the_json_row_has_the_fields_that_readers_rely_on() {
         let rounds = [vec![figure(3.0, 0.0), figure(2.0, 0.0)]];
-        let rows = rows("64/bidir", "Mpps", &rounds, Some(0), &[(1, "dpdk-io")]);
+        let rows = rows("64/bidir", "Mpps", Better::Higher, &rounds, Some(0), &[(1, "dpdk-io")]);
         let value = serde_json::to_value(&rows[0]).expect("a row is plain data");
         let keys: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
         let mut expected = ["case", "ours", "peer", "peer_value", "unit", "ratio", "samples"];

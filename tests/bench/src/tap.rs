@@ -20,7 +20,7 @@ use crate::noise::Watch;
 use crate::options::TapOptions;
 use crate::palisade::{Palisade, Poll};
 use crate::process::Process;
-use crate::rounds::{self, Figure, Row};
+use crate::rounds::{self, Better, Figure, Row};
 
 /// One end of the measured path: a workload, its device, MAC and address.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ pub(crate) fn run(options: &TapOptions, work: &Path, machine: &mut Map<String, V
         })?;
         let position = |name: &str| names.iter().position(|other| *other == name);
         let peers: Vec<(usize, &str)> = position(PEER).map(|peer| (peer, PEER)).into_iter().collect();
-        rows.extend(rounds::rows(&case, unit, &rounds, position(OURS), &peers));
+        rows.extend(rounds::rows(&case, unit, Better::Higher, &rounds, position(OURS), &peers));
     }
     Ok(rows)
 }
@@ -270,6 +270,6 @@ impl Traffic<'_> {
             cpu.insert(name, after.since(before).percent_of(self.seconds));
         }
         cpu.insert("softirq", after.softirq().since(before.softirq()).percent_of(self.seconds));
-        Ok(Figure { value: 0.0, loss: None, held: None, cpu, hop_ns: [0.0; 2], noise })
+        Ok(Figure { cpu, ..Figure::new(0.0, noise) })
     }
 }

@@ -16,7 +16,7 @@ const HUGE_MIB: u64 = 512;
 /// Options of `vgen`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Socket of guest A (02:00:00:00:00:0a, 10.64.0.10)
+    /// Socket of guest A (02:00:00:00:00:0a, 10.64.0.16 and following)
     #[arg(long)]
     sock0: PathBuf,
     /// Socket of guest B (02:00:00:00:00:0b, 10.64.0.11)
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Bytes of a frame, without frame check sequence
     #[arg(long, default_value_t = 64)]
     size: u32,
-    #[arg(long, default_value = "bidir", value_parser = ["bidir", "oneway"])]
+    #[arg(long, default_value = "bidir", value_parser = ["bidir", "oneway", "newflow"])]
     mode: String,
     /// Seconds of each window
     #[arg(long, default_value_t = 3.0)]
@@ -39,9 +39,15 @@ pub(crate) struct Arguments {
     /// Frames in flight in each direction
     #[arg(long, default_value_t = 256)]
     in_flight: u32,
-    /// UDP port pairs
+    /// 5-tuples, used in turn; `newflow` never uses one twice
     #[arg(long, default_value_t = 1)]
-    flows: u32,
+    flows: u64,
+    /// Addresses of guest A that the flows are spread over, at most 64
+    #[arg(long, default_value_t = 1)]
+    addresses: u32,
+    /// Frames to send in all
+    #[arg(long, value_name = "N")]
+    budget: Option<u64>,
     /// Listen on the sockets; the switch connects
     #[arg(long)]
     server: bool,
@@ -66,6 +72,8 @@ pub(crate) fn run(arguments: &Arguments, work: &Path) -> Result<()> {
         samples: arguments.windows,
         window: arguments.in_flight,
         flows: arguments.flows,
+        addresses: arguments.addresses,
+        budget: arguments.budget,
         server: arguments.server,
         packed: arguments.packed,
     };

@@ -7,7 +7,16 @@
  * nothing is asked for nothing more than it can carry, and what counts is what arrives.
  *
  * Frame (bytes 0..63 are written for each frame, the rest is whatever the buffer held):
- *    0 destination MAC | 6 source MAC | 12 0x0800 | 14 IPv4 header | 34 UDP header | 42 magic (4) | 46 sequence (8) | pad
+ *    0 destination MAC | 6 source MAC | 12 0x0800 | 14 IPv4 header | 34 UDP header | 42 magic (4) | 46 sequence (8) |
+ *    54 A's address, A's port, B's port (8) once more | pad
+ *
+ * A flow is one address and UDP port of A with one UDP port of B. Flow i of --flows N has, with d addresses of A
+ * (--addresses) and p = 62500 ports: address i % d, A's port (i / d) % p, B's port i / (d p). No two flows are alike below
+ * d p 60000. Modes:
+ *    bidir    A sends flow i to B, B the mirrored 5-tuple to A, i = 0 .. N-1 in turn; the first frame is A's
+ *    oneway   only A to B
+ *    newflow  only A to B, and never a flow twice; a window ends early once --budget frames were sent in all
+ * The warm-up lasts at least until every flow has arrived once in each direction.
  *
  * Standard output is one JSON object per line:
  *   {"event":"ready"}   links up, addresses announced
@@ -34,7 +43,11 @@
 #include <rte_prefetch.h>
 #include <rte_udp.h>
 
-enum { BURST = 32, HEADER = 64, MAGIC = 0x70616c69, FIRST_UDP_PORT = 1024, UDP_SERVICE = 5202, LINK_WAIT_MS = 20000 };
+enum { BURST = 32, HEADER = 64, MAGIC = 0x70616c69, LINK_WAIT_MS = 20000 };
+/* UDP ports: A's from the first of PORTS, B's from the first of SERVICES. */
+enum { FIRST_PORT = 1024, PORTS = 62500, FIRST_SERVICE = 5202, SERVICES = 60000, MOST_ADDRESSES = 64 };
+/* A first round through all flows that takes longer than this is given up. */
+#define FIRST_ROUND_S 90
 /* After this long without an arrival the frames in flight are given up, and their window is used again. */
 #define SILENCE_US 200
 
@@ -44,7 +57,11 @@ struct frame {
 	struct rte_udp_hdr udp;
 	uint32_t magic;
 	uint64_t seq;
-	uint8_t pad[10];
+	struct flow {
+		uint32_t address; /* of A, network order */
+		rte_be16_t port, service; /* of A and of B */
+	} __attribute__((packed)) flow;
+	uint8_t pad[2];
 } __attribute__((packed, aligned(2)));
 _Static_assert(sizeof(struct frame) == HEADER, "one cache line of frame is written");
 
@@ -58,8 +75,11 @@ struct direction {
 	uint16_t from, to;
 	bool active;
 	struct frame template;
+	uint16_t sum[MOST_ADDRESSES]; /* the IPv4 header's checksum, by address of A */
 	uint64_t in_flight, last_arrival, seq_out, seq_in;
-	uint32_t flow;
+	/* The flow of the next frame: its number, and what follows from it. */
+	uint64_t flow;
+	uint32_t address, port, service;
 	struct rte_mbuf *unsent[BURST];
 	uint16_t unsent_at, unsent_end;
 };
@@ -73,7 +93,9 @@ static struct guest guests[2];
 static struct direction directions[2];
 static struct counts counted[2]; /* by direction */
 static struct rte_mempool *pool;
-static uint32_t frame_size = 64, flows = 1, window = 256;
+static uint32_t frame_size = 64, addresses = 1, window = 256;
+/* Flows that are used in turn, and frames that may be sent in all. */
+static uint64_t flows = 1, budget = UINT64_MAX;
 static volatile sig_atomic_t interrupted;
 
 static void on_signal(int sig)
@@ -97,27 +119,52 @@ static void build_template(struct direction *d)
 	f->ip.next_proto_id = IPPROTO_UDP;
 	f->ip.src_addr = a->ip;
 	f->ip.dst_addr = b->ip;
-	f->ip.hdr_checksum = rte_ipv4_cksum(&f->ip);
-	/* A flow is one UDP port of guest A; both directions use the same pair, as a question and its answer do. */
-	f->udp.src_port = rte_cpu_to_be_16(UDP_SERVICE);
-	f->udp.dst_port = rte_cpu_to_be_16(UDP_SERVICE);
+	for (uint32_t i = 0; i < addresses; i++) {
+		struct rte_ipv4_hdr ip = f->ip;
+		uint32_t address = rte_cpu_to_be_32(rte_be_to_cpu_32(guests[0].ip) + i);
+
+		if (d->from == 0)
+			ip.src_addr = address;
+		else
+			ip.dst_addr = address;
+		d->sum[i] = rte_ipv4_cksum(&ip);
+	}
 	f->udp.dgram_len = rte_cpu_to_be_16(frame_size - sizeof(f->eth) - sizeof(f->ip));
 	f->magic = RTE_BE32(MAGIC);
 }
 
+/* Both directions use the same flow, as a question and its answer do. */
 static inline void fill(struct direction *d, struct rte_mbuf *m)
 {
 	struct frame *f = rte_pktmbuf_mtod(m, struct frame *);
-	rte_be16_t port = rte_cpu_to_be_16(FIRST_UDP_PORT + d->flow);
+	struct flow flow = {
+		.address = rte_cpu_to_be_32(rte_be_to_cpu_32(guests[0].ip) + d->address),
+		.port = rte_cpu_to_be_16(FIRST_PORT + d->port),
+		.service = rte_cpu_to_be_16(FIRST_SERVICE + d->service),
+	};
 
 	memcpy(f, &d->template, sizeof(*f));
-	if (d->from == 0)
-		f->udp.src_port = port;
-	else
-		f->udp.dst_port = port;
+	f->ip.hdr_checksum = d->sum[d->address];
+	if (d->from == 0) {
+		f->ip.src_addr = flow.address;
+		f->udp.src_port = flow.port;
+		f->udp.dst_port = flow.service;
+	} else {
+		f->ip.dst_addr = flow.address;
+		f->udp.src_port = flow.service;
+		f->udp.dst_port = flow.port;
+	}
+	f->flow = flow;
 	f->seq = d->seq_out++;
-	if (++d->flow == flows)
-		d->flow = 0;
+	if (++d->flow == flows) {
+		d->flow = d->address = d->port = d->service = 0;
+	} else if (++d->address == addresses) {
+		d->address = 0;
+		if (++d->port == PORTS) {
+			d->port = 0;
+			d->service++;
+		}
+	}
 	m->data_len = frame_size;
 	m->pkt_len = frame_size;
 }
@@ -126,10 +173,14 @@ static inline void fill(struct direction *d, struct rte_mbuf *m)
 static inline bool as_sent(const struct direction *d, const struct rte_mbuf *m, const struct frame *f)
 {
 	const struct frame *t = &d->template;
+	bool tuple = d->from == 0 ? f->ip.src_addr == f->flow.address && f->ip.dst_addr == t->ip.dst_addr &&
+					    f->udp.src_port == f->flow.port && f->udp.dst_port == f->flow.service
+				  : f->ip.dst_addr == f->flow.address && f->ip.src_addr == t->ip.src_addr &&
+					    f->udp.dst_port == f->flow.port && f->udp.src_port == f->flow.service;
 
 	return m->pkt_len == frame_size && rte_is_same_ether_addr(&f->eth.dst_addr, &t->eth.dst_addr) &&
-	       rte_is_same_ether_addr(&f->eth.src_addr, &t->eth.src_addr) && f->ip.src_addr == t->ip.src_addr &&
-	       f->ip.dst_addr == t->ip.dst_addr && f->udp.dgram_len == t->udp.dgram_len;
+	       rte_is_same_ether_addr(&f->eth.src_addr, &t->eth.src_addr) && tuple &&
+	       f->udp.dgram_len == t->udp.dgram_len;
 }
 
 static inline void receive(struct direction *d)
@@ -153,9 +204,11 @@ static inline void receive(struct direction *d)
 			c->rx_bytes += m->pkt_len;
 			if (unlikely(!as_sent(d, m, f)))
 				c->bad++;
-			if (unlikely(f->seq < d->seq_in))
+			/* The next frame of the same flow is `flows` frames later. A switch may change the order of flows
+			 * within a burst, but not by a whole round of all flows. */
+			if (unlikely(d->seq_in >= flows && f->seq <= d->seq_in - flows))
 				c->reordered++;
-			else
+			if (likely(f->seq >= d->seq_in))
 				d->seq_in = f->seq + 1;
 		} else if (f->eth.ether_type == RTE_BE16(RTE_ETHER_TYPE_ARP) || f->eth.ether_type == RTE_BE16(RTE_ETHER_TYPE_IPV6)) {
 			c->chatter++; /* address resolution of the switch or of the other guest */
@@ -174,6 +227,9 @@ static inline void transmit(struct direction *d, uint64_t silence)
 	struct counts *c = &counted[d - directions];
 	uint16_t sent;
 
+	/* B answers: the first frame of each flow is A's, and the switch has passed it on. */
+	if (d->from == 1 && d->seq_out < flows && d->seq_out + BURST > counted[0].rx)
+		return;
 	c->tries++;
 	if (d->in_flight + BURST > window) {
 		uint64_t now = rte_rdtsc();
@@ -185,6 +241,8 @@ static inline void transmit(struct direction *d, uint64_t silence)
 		return;
 	}
 	if (d->unsent_at == d->unsent_end) {
+		if (d->seq_out + BURST > budget)
+			return;
 		if (rte_pktmbuf_alloc_bulk(pool, d->unsent, BURST))
 			return;
 		for (int i = 0; i < BURST; i++)
@@ -201,6 +259,30 @@ static inline void transmit(struct direction *d, uint64_t silence)
 	c->held += d->unsent_at < d->unsent_end;
 }
 
+static bool first_round_over(void)
+{
+	for (int i = 0; i < 2; i++)
+		if (directions[i].active && counted[i].rx < flows)
+			return false;
+	return true;
+}
+
+/* All that may be sent has been, and has arrived or been given up. */
+static bool budget_spent(uint64_t silence)
+{
+	for (int i = 0; i < 2; i++) {
+		const struct direction *d = &directions[i];
+
+		if (!d->active)
+			continue;
+		if (d->seq_out + BURST <= budget || d->unsent_at < d->unsent_end)
+			return false;
+		if (counted[i].rx < counted[i].tx && rte_rdtsc() - d->last_arrival < silence)
+			return false;
+	}
+	return true;
+}
+
 static void run(double seconds, bool sending)
 {
 	uint64_t hz = rte_get_tsc_hz(), end = rte_rdtsc() + (uint64_t)(seconds * hz), silence = hz / 1000000 * SILENCE_US;
@@ -211,7 +293,7 @@ static void run(double seconds, bool sending)
 		for (int i = 0; sending && i < 2; i++)
 			if (directions[i].active)
 				transmit(&directions[i], silence);
-	} while (rte_rdtsc() < end && !interrupted);
+	} while (rte_rdtsc() < end && !interrupted && !(sending && budget < UINT64_MAX && budget_spent(silence)));
 }
 
 /* A gratuitous ARP: tells a learning switch where the guest is, and claims nothing that is not its own. */
@@ -309,13 +391,14 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{"size", 1, NULL, 's'},	  {"mode", 1, NULL, 'm'},    {"seconds", 1, NULL, 't'}, {"warm", 1, NULL, 'w'},
 		{"samples", 1, NULL, 'n'}, {"window", 1, NULL, 'i'},  {"flows", 1, NULL, 'f'},	 {"ring", 1, NULL, 'r'},
+		{"addresses", 1, NULL, 'd'}, {"budget", 1, NULL, 'g'},
 		{"mac-a", 1, NULL, 'a'},   {"mac-b", 1, NULL, 'b'},   {"ip-a", 1, NULL, 'A'},	 {"ip-b", 1, NULL, 'B'},
 		{NULL, 0, NULL, 0},
 	};
 	double seconds = 3, warm = 1;
 	unsigned samples = 1;
 	uint16_t ring = 256;
-	bool both = true;
+	bool both = true, new_flows = false;
 	int used = rte_eal_init(argc, argv);
 
 	if (used < 0)
@@ -328,15 +411,18 @@ int main(int argc, char **argv)
 		switch (o) {
 		case 's': frame_size = strtoul(optarg, NULL, 10); break;
 		case 'm':
-			if (strcmp(optarg, "bidir") && strcmp(optarg, "oneway"))
-				rte_exit(1, "--mode %s: bidir or oneway\n", optarg);
+			if (strcmp(optarg, "bidir") && strcmp(optarg, "oneway") && strcmp(optarg, "newflow"))
+				rte_exit(1, "--mode %s: bidir, oneway or newflow\n", optarg);
 			both = strcmp(optarg, "bidir") == 0;
+			new_flows = strcmp(optarg, "newflow") == 0;
 			break;
 		case 't': seconds = strtod(optarg, NULL); break;
 		case 'w': warm = strtod(optarg, NULL); break;
 		case 'n': samples = strtoul(optarg, NULL, 10); break;
 		case 'i': window = strtoul(optarg, NULL, 10); break;
-		case 'f': flows = strtoul(optarg, NULL, 10); break;
+		case 'f': flows = strtoull(optarg, NULL, 10); break;
+		case 'd': addresses = strtoul(optarg, NULL, 10); break;
+		case 'g': budget = strtoull(optarg, NULL, 10); break;
 		case 'r': ring = strtoul(optarg, NULL, 10); break;
 		case 'a': guests[0].mac = parse_mac(optarg); break;
 		case 'b': guests[1].mac = parse_mac(optarg); break;
@@ -347,8 +433,16 @@ int main(int argc, char **argv)
 	}
 	if (frame_size < HEADER || frame_size > 2000)
 		rte_exit(1, "--size %u: %d to 2000 bytes\n", frame_size, HEADER);
-	if (window < BURST || flows < 1 || flows > 60000)
-		rte_exit(1, "--window at least %d, --flows 1 to 60000\n", BURST);
+	if (window < BURST || budget < BURST)
+		rte_exit(1, "--window and --budget: at least %d\n", BURST);
+	if (addresses < 1 || addresses > MOST_ADDRESSES)
+		rte_exit(1, "--addresses %u: 1 to %d\n", addresses, MOST_ADDRESSES);
+	/* Distinct 5-tuples; the ports do not wrap below it. */
+	uint64_t most = (uint64_t)addresses * PORTS * SERVICES;
+	if (new_flows)
+		flows = most;
+	if (flows < 1 || flows > most)
+		rte_exit(1, "--flows %" PRIu64 ": 1 to %" PRIu64 "\n", flows, most);
 	if (rte_eth_dev_count_avail() != 2)
 		rte_exit(1, "%u ports, want 2\n", rte_eth_dev_count_avail());
 	signal(SIGINT, on_signal);
@@ -375,6 +469,15 @@ int main(int argc, char **argv)
 	}
 	event("ready");
 	run(warm, true);
+	if (!new_flows) {
+		uint64_t limit = rte_rdtsc() + FIRST_ROUND_S * rte_get_tsc_hz();
+
+		while (!first_round_over() && !interrupted) {
+			if (rte_rdtsc() > limit)
+				rte_exit(1, "%" PRIu64 " flows have not all arrived after %d s\n", flows, FIRST_ROUND_S);
+			run(0.05, true);
+		}
+	}
 	event("warm");
 	for (unsigned s = 0; s < samples && !interrupted; s++) {
 		struct counts before[2] = {counted[0], counted[1]};
