@@ -16,6 +16,7 @@ mod header;
 mod instant;
 mod offload;
 mod parse;
+pub mod policy;
 mod rate;
 mod respond;
 mod snapshot;

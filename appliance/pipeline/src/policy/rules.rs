@@ -1,0 +1,464 @@
+//! The compiled rules: everything that does not depend on who has which identity.
+//!
+//! A rule matches when three things are true: the local port is one that it speaks of, the remote side is, and the
+//! service is. The first two depend on the members of groups; they are kept here as, for every group, the rules that
+//! being in it fulfils. [`Endpoints`](super::endpoints::Endpoints) unites them for each set of groups.
+
+use core::net::IpAddr;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::addresses::{Addresses, masked};
+use super::rule_set::{Packer, RuleSet, Shape};
+use super::services::{Services, ServicesBuilder, has_ports, has_types};
+use super::{
+    Action, Direction, FirewallPolicyConfig, Peer, PolicyError, Rule, RuleConfig, RuleId, RulesConfig,
+    ServiceMatch,
+};
+
+/// Rules of all policies.
+pub(super) const MOST_RULES: usize = 1 << 16;
+/// Groups, and networks that rules name without a group.
+const MOST_GROUPS: usize = 1 << 16;
+/// Words of all groups' rules: 256 MiB.
+const MOST_WORDS: usize = 1 << 24;
+
+/// The compiled rules.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) config: Arc<RulesConfig>,
+    /// In order of judgement.
+    pub(super) table: Box<[Rule]>,
+    pub(super) actions: Box<[Action]>,
+    /// The place of each rule's policy in the order of judgement.
+    pub(super) policies: Box<[u32]>,
+    /// Rules of audit policies; empty when there are none.
+    pub(super) audit: Box<[u64]>,
+    pub(super) shape: Shape,
+    pub(super) sides: [Sides; 2],
+    pub(super) services: Services,
+    pub(super) addresses: Addresses,
+    /// The sets of what everybody matches, and those of the services.
+    pub(super) words: Box<[u64]>,
+}
+
+/// The rules that count in one direction, by whom they speak of.
+#[derive(Debug)]
+pub(super) struct Sides {
+    pub(super) local: LocalSide,
+    pub(super) remote: Everybody,
+    pub(super) remote_members: Members,
+}
+
+/// Which rules speak of a local port: those whose policy applies to it and whose own local side it is.
+#[derive(Debug)]
+pub(super) struct LocalSide {
+    /// Neither asks for any group.
+    pub(super) everybody: Everybody,
+    /// One of both asks for these groups.
+    pub(super) members: Members,
+    /// Both ask for groups: this is what the policy asks for, …
+    pub(super) applies: Members,
+    /// … and this the rule.
+    pub(super) own: Members,
+}
+
+/// Rules that speak of everybody.
+#[derive(Debug)]
+pub(super) struct Everybody {
+    pub(super) set: RuleSet,
+    /// Where it is in the packed words.
+    pub(super) at: u32,
+}
+
+/// For every group, the rules that being in it fulfils: place and bits of each word that is not zero.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    words: Box<[(u32, u64)]>,
+    first: Box<[u32]>,
+}
+
+impl Members {
+    /// The words of a group, in order.
+    pub(super) fn of(&self, group: u32) -> &[(u32, u64)] {
+        let group = group as usize;
+        let range = self.first.get(group).zip(self.first.get(group + 1));
+        range.and_then(|(from, to)| self.words.get(*from as usize..*to as usize)).unwrap_or_default()
+    }
+
+    fn size(&self) -> usize {
+        self.words.len() * 16 + self.first.len() * 4
+    }
+}
+
+impl Rules {
+    /// Compiles rules.
+    pub(super) fn new(config: &Arc<RulesConfig>) -> Result<Self, PolicyError> {
+        let order = in_order(&config.policies);
+        let count = config.policies.iter().map(|policy| policy.rules.len()).sum();
+        at_most("rules", count, MOST_RULES)?;
+        let groups = Groups::new(config, &order)?;
+        at_most("groups and networks named by rules", groups.count(), MOST_GROUPS)?;
+        let shape = Shape::of(count);
+        let mut builder = Builder::new(groups, shape, count);
+        for (place, policy) in order.iter().enumerate() {
+            builder.policy(place as u32, policy)?;
+        }
+        refuse_duplicates(&builder.table)?;
+        builder.build(config, shape)
+    }
+
+    /// The packed words from `at` on.
+    #[inline]
+    pub(super) fn packed(&self, at: u32) -> &[u64] {
+        self.words.get(at as usize..).unwrap_or_default()
+    }
+
+    /// The name of a group; networks that rules name without a group have none.
+    pub(super) fn group_name(&self, group: u32) -> Option<&str> {
+        self.config.groups.get(group as usize).map(|group| &*group.name)
+    }
+
+    /// Bytes, without the names and the configuration.
+    pub(super) fn size(&self) -> usize {
+        let sides = self.sides.iter().map(|sides| {
+            let LocalSide { everybody, members, applies, own } = &sides.local;
+            let members = [members, applies, own, &sides.remote_members];
+            let sets = everybody.set.words.len() + sides.remote.set.words.len();
+            members.map(Members::size).iter().sum::<usize>() + sets * 8
+        });
+        self.table.len() * (size_of::<Rule>() + 5)
+            + (self.words.len() + self.audit.len()) * 8
+            + sides.sum::<usize>()
+            + self.services.size()
+            + self.addresses.size()
+    }
+}
+
+/// Policies in order of judgement.
+fn in_order(policies: &[FirewallPolicyConfig]) -> Vec<&FirewallPolicyConfig> {
+    let mut order: Vec<_> = policies.iter().collect();
+    order.sort_by(|a, b| (a.tier, a.priority, &a.name).cmp(&(b.tier, b.priority, &b.name)));
+    order
+}
+
+fn at_most(what: &'static str, have: usize, most: usize) -> Result<(), PolicyError> {
+    if have > most { Err(PolicyError::TooMany { what, have, most }) } else { Ok(()) }
+}
+
+fn refuse_duplicates(table: &[Rule]) -> Result<(), PolicyError> {
+    let mut ids: Vec<u32> = table.iter().map(|rule| rule.id.0).collect();
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(PolicyError::DuplicateRule { id: pair[0] }),
+        None => Ok(()),
+    }
+}
+
+/// Groups by number, and behind them every network that a rule names without a group.
+struct Groups<'a> {
+    config: &'a RulesConfig,
+    networks: BTreeMap<(IpAddr, u8), u32>,
+}
+
+/// Whom a list of peers means.
+enum Whom {
+    Everybody,
+    Members(Vec<u32>),
+}
+
+impl<'a> Groups<'a> {
+    fn new(config: &'a RulesConfig, order: &[&FirewallPolicyConfig]) -> Result<Self, PolicyError> {
+        let mut this = Self { config, networks: BTreeMap::new() };
+        for policy in order {
+            let rules = policy.rules.iter().flat_map(|rule| rule.from.iter().chain(&rule.to));
+            for peer in policy.applies_to.iter().chain(rules) {
+                if let Peer::Cidr(address, prefix) = peer {
+                    let next = this.count() as u32;
+                    this.networks.entry((masked(*address, *prefix)?, *prefix)).or_insert(next);
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    fn count(&self) -> usize {
+        self.config.groups.len() + self.networks.len()
+    }
+
+    /// Networks, with the number of the group or peer that holds them.
+    fn addresses(&self) -> Result<Addresses, PolicyError> {
+        let groups = self.config.groups.iter().enumerate().flat_map(|(number, group)| {
+            group.cidrs.iter().map(move |(address, prefix)| (*address, *prefix, number as u32))
+        });
+        let peers = self.networks.iter().map(|((address, prefix), number)| (*address, *prefix, *number));
+        Addresses::new(groups.chain(peers))
+    }
+
+    fn resolve(&self, policy: &Arc<str>, peers: &[Peer]) -> Result<Whom, PolicyError> {
+        let mut members = Vec::with_capacity(peers.len());
+        let mut everybody = false;
+        for peer in peers {
+            match *peer {
+                Peer::Any => everybody = true,
+                Peer::Group(group) if (group as usize) < self.config.groups.len() => members.push(group),
+                Peer::Group(group) => {
+                    let have = self.config.groups.len();
+                    return Err(PolicyError::UnknownGroup { policy: Arc::clone(policy), group, have });
+                }
+                Peer::Cidr(address, prefix) => {
+                    members.extend(self.networks.get(&(masked(address, prefix)?, prefix)))
+                }
+            }
+        }
+        members.sort_unstable();
+        members.dedup();
+        Ok(if everybody { Whom::Everybody } else { Whom::Members(members) })
+    }
+
+    /// For the sides of a rule, where nobody named means everybody.
+    fn resolve_side(&self, policy: &Arc<str>, peers: &[Peer]) -> Result<Whom, PolicyError> {
+        if peers.is_empty() { Ok(Whom::Everybody) } else { self.resolve(policy, peers) }
+    }
+}
+
+/// Collects the rules in order of judgement.
+struct Builder<'a> {
+    groups: Groups<'a>,
+    table: Vec<Rule>,
+    policies: Vec<u32>,
+    audit: RuleSet,
+    sides: [SidesBuilder; 2],
+    services: ServicesBuilder,
+}
+
+impl<'a> Builder<'a> {
+    fn new(groups: Groups<'a>, shape: Shape, count: usize) -> Self {
+        let sides = [(); 2].map(|()| SidesBuilder::new(groups.count(), shape));
+        Self {
+            groups,
+            table: Vec::with_capacity(count),
+            policies: Vec::with_capacity(count),
+            audit: RuleSet::new(shape),
+            sides,
+            services: ServicesBuilder::default(),
+        }
+    }
+
+    fn policy(&mut self, place: u32, policy: &FirewallPolicyConfig) -> Result<(), PolicyError> {
+        let applies = self.groups.resolve(&policy.name, &policy.applies_to)?;
+        for rule in &policy.rules {
+            let index = self.table.len() as u32;
+            let (from, to) = (
+                self.groups.resolve_side(&policy.name, &rule.from)?,
+                self.groups.resolve_side(&policy.name, &rule.to)?,
+            );
+            let [inward, outward] = &mut self.sides;
+            if rule.direction != Some(Direction::Out) {
+                inward.rule(index, &applies, &to, &from);
+            }
+            if rule.direction != Some(Direction::In) {
+                outward.rule(index, &applies, &from, &to);
+            }
+            self.services(index, policy, rule)?;
+            if policy.audit {
+                self.audit.insert(index);
+            }
+            self.policies.push(place);
+            self.table.push(Rule {
+                id: RuleId(rule.id),
+                name: Arc::clone(&rule.name),
+                policy: Arc::clone(&policy.name),
+                tier: policy.tier,
+                revision: policy.revision,
+                action: rule.action,
+                log: rule.log,
+                keep_established: rule.keep_established,
+                audit: policy.audit,
+            });
+        }
+        self.sides.iter_mut().try_for_each(|sides| sides.policy_ends(&applies))
+    }
+
+    fn services(
+        &mut self,
+        index: u32,
+        policy: &FirewallPolicyConfig,
+        rule: &RuleConfig,
+    ) -> Result<(), PolicyError> {
+        if rule.services.is_empty() {
+            self.services.everything(index);
+        }
+        for ServiceMatch { protocol, ports, icmp } in rule.services.iter().copied() {
+            let names = || (Arc::clone(&policy.name), Arc::clone(&rule.name));
+            if ports.is_some() && !has_ports(protocol) {
+                let (policy, rule) = names();
+                return Err(PolicyError::PortsWithoutProtocol { policy, rule, protocol });
+            }
+            if icmp.is_some() && !has_types(protocol) {
+                let (policy, rule) = names();
+                return Err(PolicyError::TypeWithoutIcmp { policy, rule, protocol });
+            }
+            if let Some((low, high)) = ports.filter(|(low, high)| low > high) {
+                let (policy, rule) = names();
+                return Err(PolicyError::PortRange { policy, rule, low, high });
+            }
+            let types = icmp.map(|(kind, code)| {
+                let bound = |code: u8| u16::from_be_bytes([kind, code]);
+                (bound(code.unwrap_or(0)), bound(code.unwrap_or(u8::MAX)))
+            });
+            match (protocol, ports.or(types)) {
+                (None, _) => self.services.everything(index),
+                (Some(protocol), None) => self.services.protocol(protocol, index),
+                (Some(protocol), Some(range)) => self.services.range(protocol, range, index),
+            }
+        }
+        Ok(())
+    }
+
+    fn build(self, config: &Arc<RulesConfig>, shape: Shape) -> Result<Rules, PolicyError> {
+        let mut packer = Packer::new(shape);
+        let [inward, outward] = self.sides;
+        let sides = [inward.build(&mut packer)?, outward.build(&mut packer)?];
+        let services = self.services.build(self.table.len(), shape, &mut packer)?;
+        Ok(Rules {
+            config: Arc::clone(config),
+            actions: self.table.iter().map(|rule| rule.action).collect(),
+            table: self.table.into(),
+            policies: self.policies.into(),
+            audit: if self.audit.is_empty() { Box::default() } else { self.audit.words.into() },
+            shape,
+            sides,
+            services,
+            addresses: self.groups.addresses()?,
+            words: packer.finish(),
+        })
+    }
+}
+
+/// Collects the rules of one direction.
+struct SidesBuilder {
+    local_everybody: RuleSet,
+    remote_everybody: RuleSet,
+    local: MembersBuilder,
+    applies: MembersBuilder,
+    own: MembersBuilder,
+    remote: MembersBuilder,
+    /// Rules of the policy at hand, which asks for groups, that ask for no group themselves.
+    of_policy: WordList,
+    /// Those that do.
+    of_policy_and_rule: WordList,
+}
+
+impl SidesBuilder {
+    fn new(groups: usize, shape: Shape) -> Self {
+        Self {
+            local_everybody: RuleSet::new(shape),
+            remote_everybody: RuleSet::new(shape),
+            local: MembersBuilder::new(groups),
+            applies: MembersBuilder::new(groups),
+            own: MembersBuilder::new(groups),
+            remote: MembersBuilder::new(groups),
+            of_policy: WordList::default(),
+            of_policy_and_rule: WordList::default(),
+        }
+    }
+
+    fn rule(&mut self, rule: u32, applies: &Whom, local: &Whom, remote: &Whom) {
+        match remote {
+            Whom::Everybody => self.remote_everybody.insert(rule),
+            Whom::Members(members) => self.remote.rule(members, rule),
+        }
+        match (applies, local) {
+            (Whom::Everybody, Whom::Everybody) => self.local_everybody.insert(rule),
+            (Whom::Everybody, Whom::Members(members)) => self.local.rule(members, rule),
+            (Whom::Members(_), Whom::Everybody) => self.of_policy.insert(rule),
+            (Whom::Members(_), Whom::Members(members)) => {
+                self.of_policy_and_rule.insert(rule);
+                self.own.rule(members, rule);
+            }
+        }
+    }
+
+    fn policy_ends(&mut self, applies: &Whom) -> Result<(), PolicyError> {
+        let (direct, both) =
+            (core::mem::take(&mut self.of_policy), core::mem::take(&mut self.of_policy_and_rule));
+        if let Whom::Members(members) = applies {
+            self.local.words(members, &direct)?;
+            self.applies.words(members, &both)?;
+        }
+        Ok(())
+    }
+
+    fn build(self, packer: &mut Packer) -> Result<Sides, PolicyError> {
+        let mut everybody = |set: RuleSet| Ok(Everybody { at: packer.push_full(&set)?, set });
+        let (local, remote) = (everybody(self.local_everybody)?, everybody(self.remote_everybody)?);
+        let local = LocalSide {
+            everybody: local,
+            members: self.local.build(),
+            applies: self.applies.build(),
+            own: self.own.build(),
+        };
+        Ok(Sides { local, remote, remote_members: self.remote.build() })
+    }
+}
+
+/// Words that are not zero and their places, in order.
+#[derive(Clone, Debug, Default)]
+struct WordList(Vec<(u32, u64)>);
+
+impl WordList {
+    fn insert(&mut self, rule: u32) {
+        self.unite(rule / 64, 1 << (rule % 64));
+    }
+
+    /// `word` is never below that of an earlier call: rules come in order of judgement.
+    fn unite(&mut self, word: u32, bits: u64) {
+        match self.0.last_mut() {
+            Some(last) if last.0 == word => last.1 |= bits,
+            _ => self.0.push((word, bits)),
+        }
+    }
+}
+
+struct MembersBuilder {
+    groups: Vec<WordList>,
+    words: usize,
+}
+
+impl MembersBuilder {
+    fn new(groups: usize) -> Self {
+        Self { groups: vec![WordList::default(); groups], words: 0 }
+    }
+
+    fn rule(&mut self, members: &[u32], rule: u32) {
+        for member in members {
+            if let Some(list) = self.groups.get_mut(*member as usize) {
+                list.insert(rule);
+            }
+        }
+    }
+
+    fn words(&mut self, members: &[u32], words: &WordList) -> Result<(), PolicyError> {
+        self.words += members.len() * words.0.len();
+        if self.words > MOST_WORDS {
+            return Err(PolicyError::TooLarge { what: "words of groups' rules", most: MOST_WORDS });
+        }
+        for member in members {
+            if let Some(list) = self.groups.get_mut(*member as usize) {
+                words.0.iter().for_each(|(word, bits)| list.unite(*word, *bits));
+            }
+        }
+        Ok(())
+    }
+
+    fn build(self) -> Members {
+        let mut first = vec![0];
+        let mut words = Vec::with_capacity(self.groups.iter().map(|list| list.0.len()).sum());
+        for list in self.groups {
+            words.extend(list.0);
+            first.push(words.len() as u32);
+        }
+        Members { words: words.into(), first: first.into() }
+    }
+}
