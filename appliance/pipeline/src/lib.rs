@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+pub mod conntrack;
 mod deliver;
 mod drop_reason;
+pub mod fragments;
 mod frame;
 mod from_port;
 mod guard;
