@@ -5,13 +5,10 @@ use wire::ethernet;
 use wire::icmp;
 use wire::ipv4::{self, Ipv4};
 use wire::ipv6::{self, Ipv6};
-use wire::{HeaderError, tcp, udp};
+use wire::{HeaderError, sctp, tcp, udp};
 
 use crate::header::L3;
 use crate::{DropReason, Frame, HEAD};
-
-/// Bytes of an SCTP common header (RFC 9260).
-const SCTP_HEADER_LEN: usize = 12;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +221,7 @@ fn other_message(
         (ipv4::ICMP, _) if !v6 => Ok(icmp_message(first::<{ icmp::HEADER_LEN }>(at_hand, len)?[0])),
         (ipv6::ICMPV6, _) if v6 => Ok(icmpv6_message(first::<{ icmp::HEADER_LEN }>(at_hand, len)?[0])),
         (ipv4::IGMP, _) if !v6 => Ok(Message::GroupMembership),
-        (ipv4::SCTP, _) => first::<SCTP_HEADER_LEN>(at_hand, len).map(|_| Message::Other),
+        (ipv4::SCTP, _) => first::<{ sctp::HEADER_LEN }>(at_hand, len).map(|_| Message::Other),
         _ => Ok(Message::Other),
     }
 }

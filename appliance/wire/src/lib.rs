@@ -13,6 +13,8 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
+pub mod quote;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 pub mod vnet;
