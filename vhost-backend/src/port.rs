@@ -180,6 +180,11 @@ impl Port {
         &self.rx[usize::from(pair)]
     }
 
+    /// Connections so far: tells one start of the rings from that of the next connection.
+    pub fn connects(&self) -> u64 {
+        lock(&self.shared.status).connects
+    }
+
     /// What it was opened with.
     pub fn config(&self) -> &PortConfig {
         &self.shared.config

@@ -110,6 +110,7 @@ impl Entry {
                 }
             }
         }
+        details.insert("announced".into(), self.port.announced().to_string());
         let workers: Vec<String> = self.port.homes.iter().map(usize::to_string).collect();
         details.insert("workers".into(), workers.join(" "));
         let drops =

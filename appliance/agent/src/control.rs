@@ -12,6 +12,7 @@ use mgmt_types::agent::{HostStatus, Slice};
 use pipeline::{HashKey, Snapshot};
 use tokio::sync::watch;
 
+use crate::announce::Announcer;
 use crate::board::{Board, Entry, Notes};
 use crate::compile::{AttachmentPlan, Compiled, Difference, PortPlan, compile};
 use crate::counters::Counters;
@@ -60,6 +61,7 @@ pub(crate) struct Control {
     ids: Vec<u32>,
     running: BTreeMap<u32, Entry>,
     in_force: Option<Slice>,
+    announcer: Announcer,
     /// What is wrong with the newest slice.
     refused: Option<String>,
     /// What is wrong with the disk.
@@ -100,6 +102,7 @@ impl Control {
             ids: Vec::new(),
             running: BTreeMap::new(),
             in_force: None,
+            announcer: Announcer::default(),
             refused: None,
             disk: None,
         };
@@ -123,7 +126,8 @@ impl Control {
         let mut reported = Instant::now();
         let mut dirty = false;
         loop {
-            let due = if dirty { tick.min(reported + COALESCE) } else { tick };
+            let mut due = if dirty { tick.min(reported + COALESCE) } else { tick };
+            due = self.announcer.due().map_or(due, |announcement| due.min(announcement));
             match self.inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Message::Slice(slice)) => {
@@ -141,6 +145,7 @@ impl Control {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
+            self.announce_neighbours(now);
             if now >= tick {
                 self.repair();
                 tick = now + TICK;
@@ -364,6 +369,14 @@ impl Control {
             self.publish_world();
         }
         self.note();
+    }
+
+    /// Tells workloads whose link came up who their neighbours are, a few at a time.
+    fn announce_neighbours(&mut self, now: Instant) {
+        if let Some(slice) = &self.in_force {
+            self.announcer.look(self.running.values().map(|entry| &entry.port), slice, now);
+        }
+        self.announcer.give(now);
     }
 
     fn open_ports(&self) -> usize {

@@ -5,6 +5,7 @@
 //! frames and share nothing with it but a generation number and an `Arc` behind it. Read `worker`, then `deliver`:
 //! they are the way of a frame; then `control`, the way of a configuration.
 
+mod announce;
 mod arena;
 mod board;
 mod clock;

@@ -1,6 +1,6 @@
 //! A local port, as workers see it.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pipeline::PortState;
@@ -26,6 +26,9 @@ pub(crate) struct LocalPort {
     receiving_pairs: AtomicU16,
     /// Set by the worker that finds its device removed behind our back.
     pub(crate) gone: AtomicBool,
+    /// The control thread's: the start of the link that was last looked at, and announcements given so far.
+    start_seen: AtomicU64,
+    announced: AtomicUsize,
 }
 
 /// What a port is plugged into.
@@ -57,6 +60,8 @@ impl LocalPort {
             limit,
             receiving_pairs: AtomicU16::new(1),
             gone: AtomicBool::new(false),
+            start_seen: AtomicU64::new(0),
+            announced: AtomicUsize::new(0),
         };
         port.refresh();
         port
@@ -68,6 +73,27 @@ impl LocalPort {
             let on = (0..port.pairs()).take_while(|&pair| port.rx(pair).running()).count();
             self.receiving_pairs.store(on.max(1) as u16, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the link came up since the last call. For the control thread alone.
+    pub(crate) fn came_up(&self) -> bool {
+        let start = match &self.attachment {
+            // Nobody may have looked while it was down between two connections.
+            Attachment::Vhost(port) if port.rx(0).running() => port.connects(),
+            Attachment::Tap(_) => 1,
+            Attachment::Vhost(_) | Attachment::Missing => 0,
+        };
+        self.start_seen.swap(start, Ordering::Relaxed) != start && start != 0
+    }
+
+    /// Counts announcements. For the control thread alone.
+    pub(crate) fn announce(&self, frames: usize) {
+        self.announced.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Announcements of neighbours that were given to the workload.
+    pub(crate) fn announced(&self) -> usize {
+        self.announced.load(Ordering::Relaxed)
     }
 
     /// How many receive queues frames may be spread over, at least 1.

@@ -20,8 +20,9 @@ fn serving(name: &str, count: u32, adjust: impl FnOnce(&mut Bed)) -> Bed {
 }
 
 fn boot(bed: &Bed, n: u32, features: u64) -> Guest {
-    let guest = Guest::boot(&bed.socket(n), 1, feature::PLAIN | features);
+    let mut guest = Guest::boot(&bed.socket(n), 1, feature::PLAIN | features);
     eventually("the link is up", || bed.link(n) == Link::Up);
+    bed.announcements(&mut guest);
     guest
 }
 
@@ -116,6 +117,8 @@ fn flows_spread_over_the_queues_of_a_guest_and_stay_in_order() {
     let mut one = Guest::boot(&bed.socket(1), 4, features);
     let mut two = Guest::boot(&bed.socket(2), 4, features);
     eventually("both links are up", || bed.link(1) == Link::Up && bed.link(2) == Link::Up);
+    bed.announcements(&mut one);
+    bed.announcements(&mut two);
 
     let (flows, rounds) = (32u16, 6u8);
     let mut received: Vec<Vec<Vec<u8>>> = vec![Vec::new(); 4];
@@ -194,6 +197,31 @@ fn a_guest_that_reconnects_goes_on_and_one_that_leaves_shows_as_waiting() {
     let (mut one, mut two) = (boot(&bed, 1, 0), boot(&bed, 2, 0));
     one.send(0, PLAIN, &udp(1, 2, 1000, b"a new agent"));
     receive(&mut two, 0, 1);
+}
+
+#[test]
+fn a_guest_is_told_of_its_neighbours_whenever_its_link_comes_up() {
+    let bed = serving("told", 2, |_| {});
+    let mut one = Guest::boot(&bed.socket(1), 1, feature::PLAIN);
+    let first = bed.announcements(&mut one);
+    // By ARP replies of the gateway and of the other guest, to nobody but this one.
+    let sender = |last| [&[2, 0, 0, 0, 0, 1][..], &[2, 0, 0, 0], last, &[8, 6]].concat();
+    for (sender, address) in [(sender(&[9, 9]), [10, 77, 0, 254]), (sender(&[0, 2]), [10, 77, 0, 2])] {
+        let reply = first.iter().find(|frame| frame.starts_with(&sender)).expect("an ARP reply");
+        assert_eq!((reply[21], &reply[28..32], &reply[38..42]), (2, &address[..], &[10, 77, 0, 1][..]));
+    }
+    // By advertisements of both: the gateway's link-local address, and fd77::2.
+    let advertised: Vec<&[u8]> =
+        first.iter().filter(|frame| frame[12] == 0x86).map(|frame| &frame[62..78]).collect();
+    let expected = ["fe80::ff:fe00:909", "fd77::2"]
+        .map(|address| address.parse::<std::net::Ipv6Addr>().expect("an address").octets());
+    assert!(expected.iter().all(|address| advertised.contains(&&address[..])), "{advertised:02x?}");
+    assert_eq!(first.len(), 4);
+
+    drop(one);
+    eventually("the port waits", || bed.link(1) == Link::Waiting);
+    let mut again = Guest::boot(&bed.socket(1), 1, feature::PLAIN);
+    assert_eq!(bed.announcements(&mut again), first);
 }
 
 #[test]

@@ -26,8 +26,9 @@ fn measure() {
     }
     bed.put(slice);
     let mut guests = [2, 3].map(|n| {
-        let guest = Guest::boot(&bed.socket(n), 1, feature::PLAIN);
+        let mut guest = Guest::boot(&bed.socket(n), 1, feature::PLAIN);
         eventually("the link is up", || bed.link(n) == Link::Up);
+        bed.announcements(&mut guest);
         guest
     });
     let pause = Duration::from_millis(20);

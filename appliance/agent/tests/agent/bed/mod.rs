@@ -16,6 +16,8 @@ use mgmt_types::agent::{
 use mgmt_types::{Attach, MacAddr, PolicyMode, RuleAction, Tap, Tier, VhostUser};
 use tokio::sync::mpsc;
 
+use self::guest::Guest;
+
 /// See the module. Namespaces and devices carry the process id, so that runs do not meet.
 pub(crate) struct Bed {
     name: String,
@@ -193,6 +195,20 @@ impl Bed {
 
     pub(crate) fn port(&self, n: u32) -> PortStatus {
         self.status().ports.into_iter().find(|port| port.id == n).expect("the port")
+    }
+
+    /// Waits until a guest was told of all its neighbours, three times; the frames that told it.
+    pub(crate) fn announcements(&self, guest: &mut Guest) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        let mut told = Vec::new();
+        eventually("the neighbours are announced", || {
+            frames.extend(guest.receive(0).into_iter().map(|(_, frame)| frame));
+            told.clone_from(&frames);
+            told.sort();
+            told.dedup();
+            !told.is_empty() && frames.len() == 3 * told.len()
+        });
+        told
     }
 
     pub(crate) fn link(&self, n: u32) -> Link {
