@@ -42,12 +42,13 @@ pub enum Change {
     None,
     /// Another state, and perhaps another [`timeouts::Class`].
     State,
-    /// Now both ends have agreed to talk. It comes twice in a flow's life only when a RST turned out not to be its
-    /// end.
+    /// Now both ends have agreed to talk. It may come again in a flow's life: when a RST was not its end, or both ends
+    /// lost the connection and made another of it.
     Established,
     /// The connection is over: both ends have closed it, or one has reset it. Its entry stays for stragglers.
     Ended,
-    /// A SYN on a connection that is over. Nothing has changed: whoever tracks the flow forgets it, and judges and
-    /// opens this segment as the first of another, whose initiator may be the other end.
+    /// A SYN of either end on a connection that is over, or of its responder on one that is not. Nothing has changed:
+    /// whoever tracks the flow judges this segment as the first of another, whose initiator sent it, and if it is
+    /// allowed, replaces the flow.
     Reopens,
 }

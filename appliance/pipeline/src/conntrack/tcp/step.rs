@@ -71,7 +71,7 @@ impl Tcp {
         // How far a picked-up peer has come is known only from what it is allowed.
         let sent = if self.flags & flag::PICKED_UP == 0 { receiver.end } else { receiver.max_end };
         let has_ack = matches!(segment.kind, Kind::SynAck | Kind::Ack | Kind::Fin);
-        if !wanted(sender, receiver, end) || (has_ack && !meant(sender, sent, segment.ack)) {
+        if !wanted(sender, receiver, end) || (has_ack && !meant(sender, receiver, sent, segment.ack)) {
             return Err(DropReason::TcpOutOfWindow);
         }
         Ok(())

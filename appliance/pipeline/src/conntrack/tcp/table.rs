@@ -85,10 +85,10 @@ pub(super) const fn act(state: State, side: Side, kind: Kind) -> Act {
         (SynReceivedBack, Initiator, SynAck | Ack | Fin) => Act::Check,
         (SynReceivedBack, Initiator | Responder, Rst | RstAck) => Act::Reset,
 
-        // RFC 5961, section 4: the responder challenges it, wherever its number lies. From the responder it would be a
-        // connection that nobody judged: only a delayed one of the own beginning passes.
+        // RFC 5961, section 4: the responder challenges it, wherever its number lies, if it knows the connection.
         (Established | HalfClosedInitiator | HalfClosedResponder | Closing, Initiator, Syn) => Act::AskAgain,
-        (Established | HalfClosedInitiator | HalfClosedResponder | Closing, Responder, Syn) => Act::Check,
+        // Whatever it means, it asks in a direction that nobody judged.
+        (Established | HalfClosedInitiator | HalfClosedResponder | Closing, Responder, Syn) => Act::Reopen,
         // Delayed since the beginning.
         (Established | HalfClosedInitiator | HalfClosedResponder | Closing, Initiator, SynAck) => Act::Check,
         // The same, or the responder has lost the connection too, and a new one begins.
@@ -116,6 +116,9 @@ pub(super) const fn act(state: State, side: Side, kind: Kind) -> Act {
         (ResetInitiator, Initiator, Ack | Fin) | (ResetResponder, Responder, Ack | Fin) => Act::Revive,
         // What was under way, and the answers to it.
         (ResetInitiator, Responder, Ack | Fin) | (ResetResponder, Initiator, Ack | Fin) => Act::Check,
-        (ResetInitiator | ResetResponder, Initiator | Responder, SynAck | Rst | RstAck) => Act::Check,
+        (ResetInitiator | ResetResponder, Initiator, SynAck) => Act::Check,
+        // The RST was the responder's to the old connection, this its answer to the SYN that came into it.
+        (ResetInitiator | ResetResponder, Responder, SynAck) => Act::AnswerAgain,
+        (ResetInitiator | ResetResponder, Initiator | Responder, Rst | RstAck) => Act::Check,
     }
 }

@@ -52,12 +52,12 @@ pub(crate) const fn wanted(sender: &Window, receiver: &Window, end: u32) -> bool
     within(end, low, sender.max_end.wrapping_add(PROBE))
 }
 
-/// III and IV: whether the sender can mean `ack`, given that the receiver has sent up to `sent`.
+/// III and IV: whether the sender can mean `ack`, given that the receiver has sent no more than up to `sent`.
 #[inline]
-pub(crate) const fn meant(sender: &Window, sent: u32, ack: u32) -> bool {
+pub(crate) const fn meant(sender: &Window, receiver: &Window, sent: u32, ack: u32) -> bool {
     let behind = sender.max_win.saturating_mul(2).saturating_add(PROBE);
     let behind = if behind < MAX_BEHIND { behind } else { MAX_BEHIND };
-    within(ack, sent.wrapping_sub(behind), sent)
+    within(ack, receiver.end.wrapping_sub(behind), sent)
 }
 
 #[cfg(test)]
@@ -81,14 +81,15 @@ mod tests {
             assert!(!wanted(&sender, &receiver, at(303)), "I");
             assert!(wanted(&sender, &receiver, at(-103)), "II");
             assert!(!wanted(&sender, &receiver, at(-104)), "II");
-            assert!(meant(&sender, at(0), at(0)) && !meant(&sender, at(0), at(1)), "III");
-            assert!(meant(&sender, at(0), at(-102)) && !meant(&sender, at(0), at(-103)), "IV");
+            let meant = |ack: i32| meant(&sender, &receiver, at(0), at(ack));
+            assert!(meant(0) && !meant(1), "III");
+            assert!(meant(-102) && !meant(-103), "IV");
         }
     }
 
     #[test]
     fn the_largest_windows_leave_half_of_all_numbers_out() {
         let open = Window { end: 0, max_end: MAX_WINDOW, max_win: MAX_WINDOW, scale: 14 };
-        assert!(!wanted(&open, &open, 1 << 31) && !meant(&open, 0, 1 << 31));
+        assert!(!wanted(&open, &open, 1 << 31) && !meant(&open, &open, 0, 1 << 31));
     }
 }
