@@ -55,13 +55,12 @@ impl<'a> Contest<'a> {
     /// excluded by name.
     pub(crate) fn chosen(&self, parties: Vec<Party>) -> Vec<Party> {
         let options = self.options;
-        let asked = |party: &Party| {
-            if party.name == OURS {
-                !options.peers_only
-            } else {
-                !options.ours_only
-                    && (options.peers.is_empty() || options.peers.iter().any(|name| name == party.name))
-            }
+        let named =
+            |party: &Party| options.peers.is_empty() || options.peers.iter().any(|name| name == party.name);
+        let asked = |party: &Party| match &party.kind {
+            Kind::Palisade(_) if options.peers_only => false,
+            _ if party.name == OURS => true,
+            _ => !options.ours_only && named(party),
         };
         let chosen: Vec<Party> = parties.into_iter().filter(asked).collect();
         let peers = chosen.iter().filter(|party| party.name != OURS).count();

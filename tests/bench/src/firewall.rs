@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::contest::{self, Contest, Party, WINDOW};
+use crate::contest::{self, Contest, OURS, Party, WINDOW};
 use crate::generator::Load;
-use crate::open_vswitch::Tables;
+use crate::guests::{Firewall, Guests};
+use crate::open_vswitch::{Caches, Tables};
 use crate::options::Options;
 use crate::rounds::{Better, Figure, Round, Row};
 use crate::switch::Kind;
@@ -17,71 +18,133 @@ const FLOWS: [u64; 5] = [1, 1_000, 10_000, 100_000, 1_000_000];
 /// The case of new connections.
 const SETUP: &str = "setup";
 
-/// The case whose growth in memory is put in a row of its own.
-const MEMORY_FLOWS: u64 = 1_000_000;
+/// The cases of many rules: what is established, and what is new.
+const MANY_RULES: &str = "rules-10000";
+const MANY_RULES_SETUP: &str = "rules-10000-setup";
 
-/// Connections that everybody is given room for, and the most that a sample of `setup` begins.
+/// The case that follows from the one with most flows: what each costs in memory.
+const MEMORY: &str = "memory";
+
+/// Rules in all other cases.
+const RULES: u32 = 100;
+
+/// Flows in the cases of many rules.
+const FLOWS_OF_MANY_RULES: u64 = 1_000;
+
+/// Connections that everybody is given room for, and the most that a sample of new ones begins.
 const CAPACITY: u32 = 4_000_000;
 const BUDGET: u64 = 3_500_000;
 
 /// Addresses of guest A that the flows are spread over.
 const ADDRESSES: u32 = 4;
 
-/// Open vSwitch with connection tracking.
+/// Open vSwitch with connection tracking: with its usual caches, and with the one that is off out of the box.
 const OVS: &str = "ovs-ct";
+const OVS_SIGNATURE: &str = "ovs-ct-smc";
+
+/// Palisade otherwise: without its firewall, with one flow, with 100 rules.
+const WITHOUT: &str = "palisade-l2";
+const ONE_FLOW: &str = "palisade-1-flow";
+const FEW_RULES: &str = "palisade-100-rules";
 
 /// All cases.
 pub(crate) fn cases() -> Vec<String> {
-    FLOWS.iter().map(|flows| format!("flows-{flows}")).chain([SETUP.to_owned()]).collect()
+    let flows = FLOWS.iter().map(|flows| format!("flows-{flows}"));
+    flows.chain([SETUP, MANY_RULES, MANY_RULES_SETUP].map(String::from)).collect()
 }
 
 /// Measures the chosen cases and prints every sample as it is taken.
 pub(crate) fn run(options: &Options, work: &Path) -> Result<Vec<Row>> {
-    let contest = Contest::new(options, work, &[OVS])?;
+    let contest = Contest::new(options, work, &[OVS, OVS_SIGNATURE, WITHOUT, ONE_FLOW, FEW_RULES])?;
     let mut rows = Vec::new();
     for case in options.chosen(cases())? {
-        let flows = case.strip_prefix("flows-").map(str::parse).transpose()?;
-        let load = load(options, flows);
-        let (unit, parties) = (if flows.is_some() { "Mpps" } else { "M/s" }, contest.chosen(parties(&load)));
+        let parties = contest.chosen(parties(&case, options)?);
         if parties.is_empty() {
             continue;
         }
+        let unit = if parties[0].load.budget.is_some() { "M/s" } else { "Mpps" };
         let rounds = contest.rounds(&case, unit, &parties)?;
         rows.extend(contest::rows(&case, unit, Better::Higher, &parties, &rounds));
-        if flows == Some(MEMORY_FLOWS) {
-            rows.extend(contest::rows("memory", "B/flow", Better::Lower, &parties, &memory(&rounds)));
+        if case == format!("flows-{}", FLOWS[FLOWS.len() - 1]) {
+            let (parties, rounds) = tracking_all(&parties, &rounds);
+            rows.extend(contest::rows(MEMORY, "B/flow", Better::Lower, &parties, &rounds));
         }
     }
     Ok(rows)
 }
 
-/// `flows` in turn in both directions, or with `None` a new one with each frame.
-fn load(options: &Options, flows: Option<u64>) -> Load {
+fn parties(case: &str, options: &Options) -> Result<Vec<Party>> {
+    let palisade = |name, rules, load: Load| {
+        let firewall = Firewall::Rules { count: rules, flows: CAPACITY };
+        Party { name, kind: Kind::Palisade(Guests::of(&load, firewall)), load }
+    };
+    let ovs = |name, caches, load| Party {
+        name,
+        kind: Kind::OpenVswitch(Tables::firewall(caches, CAPACITY)),
+        load,
+    };
+    let (established, new) = (|flows| established(options, flows), || new(options));
+    Ok(match case {
+        SETUP => vec![palisade(OURS, RULES, new()), ovs(OVS, Caches::None, new())],
+        MANY_RULES => [(OURS, 10_000), (FEW_RULES, RULES)]
+            .map(|(name, rules)| palisade(name, rules, established(FLOWS_OF_MANY_RULES)))
+            .into(),
+        MANY_RULES_SETUP => {
+            [(OURS, 10_000), (FEW_RULES, RULES)].map(|(name, rules)| palisade(name, rules, new())).into()
+        }
+        _ => {
+            let flows: u64 = case.trim_start_matches("flows-").parse()?;
+            let caches = if flows < 100_000 { Caches::Exact } else { Caches::None };
+            let mut parties =
+                vec![palisade(OURS, RULES, established(flows)), ovs(OVS, caches, established(flows))];
+            match flows {
+                1 => parties.push(Party {
+                    name: WITHOUT,
+                    kind: Kind::Palisade(Guests::of(&established(1), Firewall::Off)),
+                    load: established(1),
+                }),
+                10_000 | 100_000 => parties.push(ovs(OVS_SIGNATURE, Caches::Signature, established(flows))),
+                1_000_000 => parties.push(palisade(ONE_FLOW, RULES, established(1))),
+                _ => {}
+            }
+            parties
+        }
+    })
+}
+
+/// `flows` in turn, in both directions.
+fn established(options: &Options, flows: u64) -> Load {
     Load {
         size: 64,
-        mode: if flows.is_some() { "bidir" } else { "newflow" }.to_owned(),
-        // With many flows it lasts until all of them are established. New ones are counted from an empty table on.
-        warm: if flows.is_some() { options.seconds(0.7, 0.3) } else { 0.1 },
+        mode: "bidir".to_owned(),
+        // It lasts at least until all flows are established.
+        warm: options.seconds(0.7, 0.3),
         seconds: options.seconds(2.0, 1.0),
         samples: 1,
         window: WINDOW,
-        flows: flows.unwrap_or(1),
+        flows,
         addresses: ADDRESSES,
-        budget: flows.is_none().then_some(BUDGET),
+        budget: None,
         server: false,
         packed: false,
     }
 }
 
-fn parties(load: &Load) -> Vec<Party> {
-    let flows = if load.budget.is_some() { u64::from(CAPACITY) } else { load.flows };
-    let ovs = Kind::OpenVswitch(Tables::firewall(flows, CAPACITY));
-    vec![Party { name: OVS, kind: ovs, load: load.clone() }]
+/// A new flow with each frame, from an empty table on.
+fn new(options: &Options) -> Load {
+    Load { mode: "newflow".to_owned(), warm: 0.1, budget: Some(BUDGET), ..established(options, 1) }
 }
 
-/// The same rounds with what each connection cost in memory for a value.
-fn memory(rounds: &[Round]) -> Vec<Round> {
+/// The parties that tracked as many flows as most did, with what each flow cost in memory for a value.
+fn tracking_all(parties: &[Party], rounds: &[Round]) -> (Vec<Party>, Vec<Round>) {
+    let most = parties.iter().map(|party| party.load.flows).max();
+    let counts = |party: &Party| Some(party.load.flows) == most;
     let cost =
         |figure: &Figure| Figure { value: figure.bytes_per_flow.unwrap_or(f64::NAN), ..figure.clone() };
-    rounds.iter().map(|round| round.iter().map(cost).collect()).collect()
+    let of_round = |round: &Round| -> Round {
+        let figures = parties.iter().zip(round).filter(|(party, _)| counts(party));
+        figures.map(|(_, figure)| cost(figure)).collect()
+    };
+    let tracking = parties.iter().filter(|party| counts(party)).cloned().collect();
+    (tracking, rounds.iter().map(of_round).collect())
 }

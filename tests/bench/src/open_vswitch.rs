@@ -45,12 +45,26 @@ pub(crate) struct Tables {
 impl Tables {
     const PLAIN: Tables = Tables { flows: "", settings: &[], connections: None };
 
-    /// [`FIREWALL`] with room for `connections`, and the caches that suit `flows` flows.
-    pub(crate) fn firewall(flows: u64, connections: u32) -> Tables {
-        // The exact match cache has 8192 places. With many more flows than that, looking there is time lost.
-        let settings: &[&str] = if flows >= 100_000 { &["emc-insert-inv-prob=0"] } else { &[] };
+    /// [`FIREWALL`] with room for `connections`.
+    pub(crate) fn firewall(caches: Caches, connections: u32) -> Tables {
+        let settings: &[&str] = match caches {
+            Caches::Exact => &[],
+            Caches::None => &["emc-insert-inv-prob=0"],
+            Caches::Signature => &["emc-insert-inv-prob=0", "smc-enable=true"],
+        };
         Tables { settings, connections: Some(connections), ..FIREWALL }
     }
+}
+
+/// What it looks into before its table of masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caches {
+    /// The exact match cache of 8192 places, as it is set out of the box.
+    Exact,
+    /// Nothing: with many more flows than places, looking is time lost.
+    None,
+    /// The signature match cache of a million places, which Open vSwitch calls experimental.
+    Signature,
 }
 
 /// A running one.

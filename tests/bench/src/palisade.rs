@@ -2,12 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 
 use crate::process::{Process, run};
 
@@ -32,13 +35,15 @@ pub(crate) struct Palisade {
 }
 
 impl Palisade {
-    /// Starts it in `work` with the workers on `worker_cpus` and all other threads on `control_cpus`.
+    /// Starts it in `work` with the workers on `worker_cpus` and all other threads on `control_cpus`, and with
+    /// `further` options.
     pub(crate) fn start(
         work: &Path,
         control_cpus: Option<&str>,
         workers: u32,
         worker_cpus: &str,
         poll: Poll,
+        further: &[String],
     ) -> Result<Palisade> {
         let binary = binary()?;
         let state = work.join("state");
@@ -50,7 +55,7 @@ impl Palisade {
             Poll::Always => "always",
             Poll::Adaptive => "adaptive",
         };
-        let argv: Vec<&OsStr> = vec![
+        let mut argv: Vec<&OsStr> = vec![
             binary.as_os_str(),
             "up".as_ref(),
             "--state-dir".as_ref(),
@@ -68,6 +73,7 @@ impl Palisade {
             "--poll".as_ref(),
             poll.as_ref(),
         ];
+        argv.extend(further.iter().map(OsStr::new));
         let mut process = Process::start("palisade", work, control_cpus, &[], &argv)?;
         process.line_with("ready", START)?;
         let environment = vec![
@@ -89,6 +95,29 @@ impl Palisade {
     /// Where the sockets of its ports are.
     pub(crate) fn run_directory(&self) -> &Path {
         &self.run_directory
+    }
+
+    /// Flows that it tracks.
+    pub(crate) fn tracked(&self) -> Result<u64> {
+        #[derive(Deserialize)]
+        struct Port {
+            flows: u64,
+        }
+        // Each flow counts for the port that began it.
+        let ports: Vec<Port> = serde_json::from_str(&self.ask_agent("/v1/ports")?)?;
+        Ok(ports.iter().map(|port| port.flows).sum())
+    }
+
+    /// The body of an answer of the agent's own API.
+    fn ask_agent(&self, path: &str) -> Result<String> {
+        let mut stream = UnixStream::connect(self.run_directory.join("agent.sock"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("the agent's answer has no head")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "the agent answered {head}");
+        Ok(body.to_owned())
     }
 
     /// The process.

@@ -40,7 +40,7 @@ pub(crate) enum Kind {
 /// A running switch with two vhost-user ports. Its processes end when it is dropped.
 #[derive(Debug)]
 pub(crate) enum Switch {
-    Palisade { palisade: Palisade, sockets: [PathBuf; 2] },
+    Palisade { palisade: Palisade, sockets: [PathBuf; 2], tracks: bool },
     DpdkIo { process: Process, sockets: [PathBuf; 2] },
     OpenVswitch(OpenVswitch),
 }
@@ -76,6 +76,7 @@ impl Switch {
     /// Connections that it tracks; `None` where it tracks none.
     pub(crate) fn tracked(&self) -> Result<Option<u64>> {
         match self {
+            Switch::Palisade { palisade, tracks: true, .. } => palisade.tracked().map(Some),
             Switch::Palisade { .. } | Switch::DpdkIo { .. } => Ok(None),
             Switch::OpenVswitch(switch) => switch.tracked(),
         }
@@ -116,11 +117,12 @@ impl Switch {
 }
 
 fn palisade(work: &Path, guests: &Guests) -> Result<Switch> {
-    let palisade = Palisade::start(work, Some(GUEST_CPU), 1, SWITCH_CPU, Poll::Always)?;
+    let options = guests.options();
+    let palisade = Palisade::start(work, Some(GUEST_CPU), 1, SWITCH_CPU, Poll::Always, &options)?;
     palisade.apply(&guests.resources())?;
     let sockets = ["a", "b"].map(|name| palisade.run_directory().join(format!("ports/{name}.eth0.sock")));
     wait_for(&sockets)?;
-    Ok(Switch::Palisade { palisade, sockets })
+    Ok(Switch::Palisade { palisade, sockets, tracks: guests.tracked() })
 }
 
 fn testpmd(work: &Path, pages: &Hugepages) -> Result<Switch> {

@@ -151,7 +151,7 @@ impl Link {
 }
 
 fn palisade(ends: &[Namespace; 2], work: &Path, options: &TapOptions) -> Result<Process> {
-    let palisade = Palisade::start(work, None, options.workers, &options.cpus, Poll::Adaptive)?;
+    let palisade = Palisade::start(work, None, options.workers, &options.cpus, Poll::Adaptive, &[])?;
     let mut resources =
         "kind: Network\nname: bench\nspec: { subnets: [10.64.0.0/24], mtu: 1500 }\n".to_owned();
     for (end, namespace) in ENDS.iter().zip(ends) {

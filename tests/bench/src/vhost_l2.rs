@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::contest::{self, Contest, OURS, Party, WINDOW};
 use crate::generator::Load;
-use crate::guests::Guests;
+use crate::guests::{Firewall, Guests};
 use crate::open_vswitch;
 use crate::options::Options;
 use crate::rounds::{Better, Row};
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options, work: &Path) -> Result<Vec<Row>> {
             packed: false,
         };
         let kinds = [
-            Kind::Palisade(Guests { addresses: load.addresses() }),
+            Kind::Palisade(Guests::of(&load, Firewall::Off)),
             Kind::DpdkIo,
             Kind::OpenVswitch(open_vswitch::NORMAL),
             Kind::OpenVswitch(open_vswitch::P2P),
