@@ -1,7 +1,7 @@
 //! One port of a workload, as the manager reports it.
 
 use mgmt_types::agent::Link;
-use mgmt_types::{Attach, PortReport, VhostRole, Workload, WorkloadReport};
+use mgmt_types::{Attach, Enforced, PortReport, VhostRole, Workload, WorkloadReport};
 
 use crate::failure::Failure;
 
@@ -21,9 +21,11 @@ pub(crate) fn link(report: &PortReport, status: &WorkloadReport) -> &'static str
     }
 }
 
-/// False for a port that is broken, or of which nobody can say whether anything is enforced on it.
+/// False for a port that is broken, or that nothing is enforced on, or of which nobody can say.
 pub(crate) fn is_sound((report, status): (&PortReport, &WorkloadReport)) -> bool {
-    report.faults.is_empty() && matches!(link(report, status), "up" | "waiting")
+    report.faults.is_empty()
+        && report.enforced == Enforced::Yes
+        && matches!(link(report, status), "up" | "waiting")
 }
 
 /// How a port is attached, in words.
@@ -107,15 +109,17 @@ pub(crate) mod tests {
                 "spec": {"host": "host-a", "kind": "vm", "ports": [
                     {"name": "eth0", "network": "blue", "addresses": ["10.0.1.11"]},
                     {"name": "eth1", "network": "red"}]},
-                "status": {"host": "host-a", "connected": true, "ports": [
+                "status": {"host": "host-a", "connected": true, "groups": ["shop", "web"],
+                 "policies": ["shop", "baseline"], "enforced": "partly", "ports": [
                     {"name": "eth0", "id": 1, "mac": "52:54:00:00:00:01", "addresses": ["10.0.1.11", "fd00:1::11"],
                      "attach": {"vhostUser": {"role": "server"}}, "queues": 1, "mtu": 1500, "link": "up",
+                     "enforced": "yes", "flows": 12, "flowLimit": 1000,
                      "faults": ["ring 0 stopped"], "fromGuest": {"packets": 100, "bytes": 6000},
                      "toGuest": {"packets": 200, "bytes": 12000}, "drops": {"spoofed-mac": 4, "no-buffer": 3},
                      "details": {"socket": "/run/palisade/ports/web-1.eth0.sock", "features": "csum mrg-rxbuf"}},
                     {"name": "eth1", "id": 2, "mac": "52:54:00:00:00:02", "addresses": [],
                      "attach": {"tap": {"device": "web-1.eth1", "netns": "blue"}}, "queues": 2, "mtu": 9000,
-                     "link": "waiting"}]}}"#,
+                     "enforced": "no", "link": "waiting"}]}}"#,
         )
         .expect("a workload");
         let Resource::Workload(workload) = resource else { unreachable!("it says so") };

@@ -1,16 +1,21 @@
 //! What hosts last said about themselves. In memory only: it is told again within seconds of a restart.
 
+mod firewall;
+
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus};
+use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus, RuleStatus};
 use mgmt_types::{
-    HostReport, NetworkReport, PortReport, Realised, RealisedHost, RealisedState, Resource, Revision,
-    WorkloadReport,
+    Enforced, HostReport, NetworkReport, PortReport, Realised, RealisedHost, RealisedState, Resource,
+    Revision, WorkloadReport,
 };
 
+use self::firewall::{Counted, Standing};
 use crate::compile;
+use crate::reach::Reach;
 use crate::state::{Entry, State, WorkloadEntry};
 
 /// A host that said nothing for this long counts as gone: three of the five-second turns agents report in.
@@ -24,6 +29,7 @@ pub(crate) struct Board(RwLock<HashMap<String, Report>>);
 struct Report {
     status: HostStatus,
     ports: HashMap<u32, PortStatus>,
+    rules: Counted,
     seen: SystemTime,
 }
 
@@ -41,10 +47,11 @@ impl Board {
                 ports.insert(port.id, port);
             }
         }
+        let rules = rules(state, std::mem::take(&mut status.rules));
         cut(&mut status.version);
         status.error.iter_mut().for_each(cut);
         let host = status.host.clone();
-        let report = Report { status, ports, seen: now };
+        let report = Report { status, ports, rules, seen: now };
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(host, report);
     }
 
@@ -57,15 +64,22 @@ impl Board {
     /// The resources with their status filled in.
     pub(crate) fn resources(&self, state: &State, entries: &[Entry], now: SystemTime) -> Vec<Resource> {
         let index = Index::of(state);
-        entries.iter().map(|entry| self.resource_by(&index, state, entry, now)).collect()
+        entries.iter().map(|entry| self.resource_by(&index, state, entry, MEMBERS_IN_LIST, now)).collect()
     }
 
     /// The resource with its status filled in.
     pub(crate) fn resource(&self, state: &State, entry: &Entry, now: SystemTime) -> Resource {
-        self.resource_by(&Index::of(state), state, entry, now)
+        self.resource_by(&Index::of(state), state, entry, MEMBERS, now)
     }
 
-    fn resource_by(&self, index: &Index<'_>, state: &State, entry: &Entry, now: SystemTime) -> Resource {
+    fn resource_by<'a>(
+        &self,
+        index: &Index<'a>,
+        state: &'a State,
+        entry: &Entry,
+        members: usize,
+        now: SystemTime,
+    ) -> Resource {
         let mut resource = entry.resource();
         match (&mut resource, entry) {
             (Resource::Network(resource), Entry::Network(entry)) => {
@@ -78,23 +92,48 @@ impl Board {
                 });
             }
             (Resource::Workload(resource), Entry::Workload(entry)) => {
-                resource.status = Some(self.workload(state, entry, now));
+                resource.status = Some(self.workload(index, state, entry, now));
             }
             (Resource::Host(resource), Entry::Host(entry)) => {
                 resource.status = Some(self.host(index, &entry.resource.name, entry.wanted, now));
+            }
+            (Resource::Group(resource), Entry::Group(_)) => {
+                resource.status = Some(index.standing(state).group(&resource.name, members));
+            }
+            (Resource::FirewallPolicy(resource), Entry::FirewallPolicy(entry)) => {
+                let counted = index.counted.get_or_init(|| self.counted());
+                resource.status = Some(index.standing(state).policy(entry, counted, now));
             }
             _ => {}
         }
         resource
     }
 
-    fn workload(&self, state: &State, entry: &WorkloadEntry, now: SystemTime) -> WorkloadReport {
+    /// What all hosts counted for each rule.
+    fn counted(&self) -> Counted {
+        let mut sums = Counted::new();
+        let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        for said in reports.values().flat_map(|report| report.rules.values()) {
+            firewall::add(&mut sums, said);
+        }
+        sums
+    }
+
+    fn workload<'a>(
+        &self,
+        index: &Index<'a>,
+        state: &'a State,
+        entry: &WorkloadEntry,
+        now: SystemTime,
+    ) -> WorkloadReport {
         let host = &entry.resource.spec.host;
         let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let report = reports.get(host);
         let mtu =
             |network: &str| state.networks.get(network).map_or(0, |entry| entry.resource.spec.mtu.bytes());
-        let ports = compile::ports(state, entry)
+        let wanted = state.hosts.get(host).map_or(0, |host| host.wanted);
+        let is_behind = report.is_none_or(|report| report.status.revision < wanted);
+        let ports: Vec<PortReport> = compile::ports(state, entry)
             .map(|port| {
                 let said = report.and_then(|report| report.ports.get(&port.id));
                 PortReport {
@@ -105,6 +144,14 @@ impl Board {
                     attach: port.attach,
                     queues: port.queues,
                     mtu: mtu(&port.network),
+                    enforced: match said {
+                        _ if !port.firewall => Enforced::No,
+                        Some(said) if !is_behind && said.enforced => Enforced::Yes,
+                        Some(_) if !is_behind => Enforced::No,
+                        Some(_) | None => Enforced::Pending,
+                    },
+                    flows: said.map_or(0, |said| said.flows),
+                    flow_limit: said.map_or(0, |said| said.flow_limit),
                     link: said.map(|said| said.link),
                     faults: said.map(|said| said.faults.clone()).unwrap_or_default(),
                     from_guest: said.map_or_else(Counters::default, |said| said.from_guest),
@@ -114,9 +161,16 @@ impl Board {
                 }
             })
             .collect();
+        let reach = index.reach(state);
+        let groups = reach.groups(entry);
+        let policies = reach.policies(entry, &groups).into_iter();
+        let policies = policies.filter_map(|place| reach.policies.get(place));
         WorkloadReport {
             host: host.clone(),
             connected: report.is_some_and(|report| is_fresh(report, now)),
+            policies: policies.map(|policy| policy.resource.name.clone()).collect(),
+            groups: groups.into_iter().map(str::to_owned).collect(),
+            enforced: Enforced::of_all(ports.iter().map(|port| port.enforced)),
             ports,
         }
     }
@@ -185,11 +239,21 @@ impl Board {
 struct Index<'a> {
     ids: HashMap<&'a str, Vec<u32>>,
     plugged: HashMap<&'a str, u32>,
+    /// Made when first asked for, as are the next two.
+    reach: OnceCell<Reach<'a>>,
+    standing: OnceCell<Standing<'a>>,
+    counted: OnceCell<Counted>,
 }
 
 impl<'a> Index<'a> {
     fn of(state: &'a State) -> Self {
-        let mut index = Self { ids: HashMap::new(), plugged: HashMap::new() };
+        let mut index = Self {
+            ids: HashMap::new(),
+            plugged: HashMap::new(),
+            reach: OnceCell::new(),
+            standing: OnceCell::new(),
+            counted: OnceCell::new(),
+        };
         for entry in state.workloads.values() {
             let spec = &entry.resource.spec;
             index.ids.entry(&spec.host).or_default().extend(entry.ports.values());
@@ -203,12 +267,33 @@ impl<'a> Index<'a> {
     fn ids_of(&self, host: &str) -> &[u32] {
         self.ids.get(host).map_or(&[], Vec::as_slice)
     }
+
+    fn reach(&self, state: &'a State) -> &Reach<'a> {
+        self.reach.get_or_init(|| Reach::of(state))
+    }
+
+    fn standing(&self, state: &'a State) -> &Standing<'a> {
+        self.standing.get_or_init(|| Standing::of(state, self.reach(state)))
+    }
 }
 
+/// Most names of a group's members when one group is read, and in a list of groups.
+const MEMBERS: usize = 1000;
+const MEMBERS_IN_LIST: usize = 20;
 /// Most faults, drop reasons or details a port may report.
 const MAX_FACTS: usize = 128;
 /// Longest text a host may report, in bytes.
 const MAX_TEXT: usize = 1000;
+
+/// What a host says about rules that there are; the last word where it says something twice.
+fn rules(state: &State, said: Vec<RuleStatus>) -> Counted {
+    if said.is_empty() {
+        return Counted::new();
+    }
+    let known: HashSet<u32> =
+        state.policies.values().flat_map(|entry| entry.rules.values()).copied().collect();
+    said.into_iter().filter(|rule| known.contains(&rule.id)).map(|rule| (rule.id, rule)).collect()
+}
 
 fn bound(port: &mut PortStatus) {
     port.faults.truncate(MAX_FACTS);

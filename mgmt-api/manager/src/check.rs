@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use mgmt_types::{Attach, Kind, MacAddr, Mistake, PortSpec, Resource, Workload};
+use mgmt_types::{Attach, BASELINE, Kind, MacAddr, Mistake, PortSpec, Resource, Workload};
 
 use crate::compile;
 use crate::state::{NetworkEntry, State, WorkloadEntry};
@@ -29,6 +29,7 @@ impl Findings {
         checker.vnis();
         checker.routers();
         checker.workloads();
+        checker.policies();
         checker.findings
     }
 }
@@ -146,6 +147,46 @@ impl<'a> Checker<'a> {
         self.invalid(Kind::Workload, workload, mistake);
     }
 
+    /// Every group a policy names is there, and the policy `baseline` stays.
+    fn policies(&mut self) {
+        if let Some(wish @ Wish::Delete(_)) = self.sent.get(&(Kind::FirewallPolicy, BASELINE)) {
+            let mistake = Mistake {
+                expected: Some(
+                    "a change of its rules; `allow` and `drop` without more say all there is".to_owned(),
+                ),
+                ..Mistake::default().detail(
+                    "the policy baseline cannot be deleted: it says what holds when no other policy decides",
+                )
+            };
+            self.findings.in_use.push(wish.locate(mistake));
+        }
+        // What nobody sent was right before: only a deletion can have made it wrong.
+        let deleted =
+            self.sent.iter().any(|((kind, _), wish)| *kind == Kind::Group && matches!(wish, Wish::Delete(_)));
+        for (name, entry) in &self.next.policies {
+            if !deleted && !self.sent.contains_key(&(Kind::FirewallPolicy, name.as_str())) {
+                continue;
+            }
+            for (field, peer) in entry.resource.peers() {
+                let Some(group) = peer.group() else { continue };
+                if self.next.groups.contains_key(group) {
+                    continue;
+                }
+                if self.delete_of(Kind::Group, group, &format!("{field} of FirewallPolicy/{name}")) {
+                    continue;
+                }
+                let known = known(self.next.groups.keys());
+                let mistake = Mistake::new(
+                    field,
+                    group,
+                    format!("any, an address or range, or a known group: {known}"),
+                )
+                .detail("there is no such group");
+                self.invalid(Kind::FirewallPolicy, name, mistake);
+            }
+        }
+    }
+
     /// Reports the wish that deletes what `user` needs, when there is one.
     fn delete_of(&mut self, kind: Kind, name: &str, user: &str) -> bool {
         match self.sent.get(&(kind, name)) {
@@ -197,7 +238,7 @@ impl<'a> Checker<'a> {
             return;
         }
         let field = match self.sent.get(&(Kind::Network, network)) {
-            Some(Wish::Put(declared)) => match &declared.resource {
+            Some(Wish::Put(declared)) => match &*declared.resource {
                 Resource::Network(sent)
                     if sent.spec.gateways.as_ref().is_some_and(|g| g.contains(&address)) =>
                 {

@@ -1,15 +1,17 @@
 //! From desired state to what one host needs. A function of its arguments.
 
+mod firewall;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mgmt_types::agent::{Slice, SliceNetwork, SlicePort};
+use mgmt_types::agent::{FirewallSettings, Slice, SliceNetwork, SlicePort};
 use mgmt_types::{MacAddr, PortSpec, derive};
 
 use crate::state::{NetworkEntry, State, WorkloadEntry};
 
-/// All that `host` needs: the networks it has ports on, and every port of these networks.
+/// All that `host` needs: the networks it has ports on, every port of these networks, and the policies for its own.
 pub(crate) fn slice(state: &State, host: &str) -> Slice {
     let mut present = BTreeSet::new();
     for entry in state.workloads.values().filter(|entry| entry.resource.spec.host == host) {
@@ -17,14 +19,16 @@ pub(crate) fn slice(state: &State, host: &str) -> Slice {
     }
     let networks =
         present.iter().filter_map(|name| state.networks.get(*name)).map(|entry| network(entry)).collect();
-    let ports = state
+    let ports: Vec<SlicePort> = state
         .workloads
         .values()
         .flat_map(|entry| ports(state, entry))
         .filter(|port| present.contains(port.network.as_str()))
         .collect();
     let revision = state.hosts.get(host).map_or(0, |entry| entry.wanted);
-    Slice { revision, host: host.to_owned(), networks, ports, ..Slice::default() }
+    let firewall::Part { groups, identities, policies } = firewall::part(state, host, &ports);
+    let settings = FirewallSettings::default();
+    Slice { revision, host: host.to_owned(), networks, ports, groups, identities, policies, settings }
 }
 
 /// A network with everything filled in.
@@ -62,8 +66,8 @@ fn port(state: &State, entry: &WorkloadEntry, spec: &PortSpec) -> Option<SlicePo
         attach: spec.attach_in_use(&workload.name, workload.spec.kind),
         queues: spec.queues.unwrap_or(1),
         rate_limit: spec.rate_limit,
-        identity: 0,
-        firewall: true,
+        identity: entry.identity,
+        firewall: spec.firewall.is_on(),
     })
 }
 

@@ -13,6 +13,8 @@ mod document;
 mod files;
 mod limiter;
 mod manager;
+mod membership;
+mod reach;
 mod serve;
 mod state;
 mod store;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use mgmt_types::{
-    Applied, AuditEntry, Change, Host, Kind, Labels, Mistake, NewToken, Outcome, Problem, ProblemKind,
-    Realised, Resource, Revision, Role, TokenSecret, name,
+    Applied, AuditEntry, BASELINE, Change, FirewallPolicy, Host, Kind, Labels, Mistake, NewToken, Outcome,
+    Problem, ProblemKind, Realised, Resource, Revision, Role, TokenSecret, name,
 };
 use tokio::sync::watch;
 
@@ -57,6 +57,8 @@ pub(crate) struct Request {
 const AUDIT_CHANGES: usize = 100;
 /// Longest action an audit entry holds, in characters.
 const AUDIT_ACTION: usize = 200;
+/// Author of what the manager does by itself.
+const MANAGER: &str = "manager";
 /// Most tokens: bounds what a leaked admin token can fill.
 const MAX_TOKENS: usize = 1000;
 
@@ -95,7 +97,8 @@ impl Manager {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state();
         let plan = transaction::plan(&before, &wishes(&before)?)?;
-        let applied = Applied { revision: plan.state.revision, dry_run, results: plan.outcomes };
+        let applied =
+            Applied { revision: plan.state.revision, dry_run, results: plan.outcomes, flows: Vec::new() };
         if plan.diffs.is_empty() {
             return Ok(applied);
         }
@@ -109,17 +112,36 @@ impl Manager {
         let revision = Revision {
             revision: applied.revision,
             time: audit.time.clone(),
-            author: audit.author.clone().unwrap_or_default(),
+            author: audit.author.clone().unwrap_or_else(|| MANAGER.to_owned()),
             changes: plan.diffs,
             hosts: plan.hosts,
         };
-        let (puts, removals, counters) = (&plan.puts, &plan.removals, plan.state.counters);
         self.store
-            .commit(&Commit { revision: &revision, puts, removals, counters, audit: &audit })
+            .commit(&Commit {
+                revision: &revision,
+                puts: &plan.puts,
+                removals: &plan.removals,
+                identities: &plan.identities,
+                counters: plan.state.counters,
+                audit: &audit,
+            })
             .map_err(|error| internal(&error))?;
         self.board.retain(&plan.state);
         self.current.send_replace(Arc::new(plan.state));
         Ok(applied)
+    }
+
+    /// Makes the policy `baseline` where there is none: at the first start, and in what an older version left.
+    pub(crate) fn ensure_baseline(&self) -> Result<(), Problem> {
+        if self.state().policies.contains_key(BASELINE) {
+            return Ok(());
+        }
+        let resource = Resource::FirewallPolicy(FirewallPolicy::baseline());
+        let value = serde_json::to_value(&resource).map_err(|error| internal(&error))?;
+        let declared = document::from_json(&value, Kind::FirewallPolicy, BASELINE)?;
+        let request = Request { caller: None, peer: None, action: "make the policy baseline".to_owned() };
+        self.transact(&request, false, |_| Ok(vec![Wish::Put(declared)]))?;
+        Ok(())
     }
 
     /// Declares a host that speaks for the first time.

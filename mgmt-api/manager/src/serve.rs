@@ -60,6 +60,9 @@ pub enum ServeError {
     /// The first tokens.
     #[error("cannot make the first tokens: {0}")]
     Token(Box<mgmt_types::Problem>),
+    /// The policy that holds when nothing else was said.
+    #[error("cannot make the policy baseline: {0}")]
+    Baseline(Box<mgmt_types::Problem>),
 }
 
 /// A manager that runs. Dropping it stops it at once; [`Running::stop`] lets answers finish.
@@ -183,6 +186,7 @@ fn open(config: &Config) -> Result<(Arc<Manager>, Arc<Certifier>, bool), ServeEr
     files::make_directory(directory)?;
     let store = Embedded::open(&directory.join("manager.redb"), Limits::default())?;
     let manager = Arc::new(Manager::open(Box::new(store))?);
+    manager.ensure_baseline().map_err(|problem| ServeError::Baseline(Box::new(problem)))?;
     let certifier = Certifier::open(directory, names(config), SystemTime::now())?;
     let has = |role| manager.tokens.list().iter().any(|token| token.role == role);
     let first = !has(Role::Admin);

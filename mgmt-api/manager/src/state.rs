@@ -3,10 +3,10 @@
 //! Immutable once built: readers hold an `Arc` of it while writers build the next. Each entry is shared between
 //! revisions until it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mgmt_types::{Host, Kind, Network, Resource, Workload};
+use mgmt_types::{FirewallPolicy, Group, Host, Kind, Network, Resource, Subject, Workload};
 use serde::{Deserialize, Serialize};
 
 /// Everything that is declared, and what the manager allotted to it.
@@ -16,8 +16,15 @@ pub(crate) struct State {
     pub(crate) networks: BTreeMap<String, Arc<NetworkEntry>>,
     pub(crate) workloads: BTreeMap<String, Arc<WorkloadEntry>>,
     pub(crate) hosts: BTreeMap<String, Arc<HostEntry>>,
+    pub(crate) groups: BTreeMap<String, Arc<GroupEntry>>,
+    pub(crate) policies: BTreeMap<String, Arc<PolicyEntry>>,
+    /// Every distinct set of groups that some workload has, by number; the empty set is 0 and not listed.
+    pub(crate) identities: BTreeMap<u32, GroupSet>,
     pub(crate) counters: Counters,
 }
+
+/// Names of groups.
+pub(crate) type GroupSet = Arc<BTreeSet<String>>;
 
 /// Numbers not yet given away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +33,10 @@ pub(crate) struct Counters {
     pub(crate) next_vni: u32,
     /// The next port number; port numbers are never used again.
     pub(crate) next_port: u32,
+    /// The next number of a rule; never used again.
+    pub(crate) next_rule: u32,
+    /// The next number of a set of groups; never used again.
+    pub(crate) next_identity: u32,
 }
 
 /// VNIs below are left to operators who number their networks by hand.
@@ -33,7 +44,7 @@ pub(crate) const FIRST_VNI: u32 = 4096;
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { next_vni: FIRST_VNI, next_port: 1 }
+        Self { next_vni: FIRST_VNI, next_port: 1, next_rule: 1, next_identity: 1 }
     }
 }
 
@@ -51,6 +62,17 @@ pub(crate) struct WorkloadEntry {
     pub(crate) revision: u64,
     /// Port numbers by port name.
     pub(crate) ports: BTreeMap<String, u32>,
+    /// The set of groups it has: a key of [`State::identities`], or 0.
+    #[serde(default)]
+    pub(crate) identity: u32,
+}
+
+impl WorkloadEntry {
+    /// What expressions of groups look at.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        let Workload { name, labels, spec, .. } = &self.resource;
+        Subject { name, kind: spec.kind, labels }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,12 +83,28 @@ pub(crate) struct HostEntry {
     pub(crate) wanted: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupEntry {
+    pub(crate) resource: Group,
+    pub(crate) revision: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PolicyEntry {
+    pub(crate) resource: FirewallPolicy,
+    pub(crate) revision: u64,
+    /// Rule numbers by rule name.
+    pub(crate) rules: BTreeMap<String, u32>,
+}
+
 /// One entry of any kind, as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entry {
     Network(Arc<NetworkEntry>),
     Workload(Arc<WorkloadEntry>),
     Host(Arc<HostEntry>),
+    Group(Arc<GroupEntry>),
+    FirewallPolicy(Arc<PolicyEntry>),
 }
 
 impl Entry {
@@ -75,6 +113,8 @@ impl Entry {
             Self::Network(_) => Kind::Network,
             Self::Workload(_) => Kind::Workload,
             Self::Host(_) => Kind::Host,
+            Self::Group(_) => Kind::Group,
+            Self::FirewallPolicy(_) => Kind::FirewallPolicy,
         }
     }
 
@@ -83,6 +123,8 @@ impl Entry {
             Self::Network(entry) => &entry.resource.name,
             Self::Workload(entry) => &entry.resource.name,
             Self::Host(entry) => &entry.resource.name,
+            Self::Group(entry) => &entry.resource.name,
+            Self::FirewallPolicy(entry) => &entry.resource.name,
         }
     }
 
@@ -92,6 +134,10 @@ impl Entry {
             Self::Network(entry) => Resource::Network(entry.resource.clone()).at_revision(entry.revision),
             Self::Workload(entry) => Resource::Workload(entry.resource.clone()).at_revision(entry.revision),
             Self::Host(entry) => Resource::Host(entry.resource.clone()).at_revision(entry.revision),
+            Self::Group(entry) => Resource::Group(entry.resource.clone()).at_revision(entry.revision),
+            Self::FirewallPolicy(entry) => {
+                Resource::FirewallPolicy(entry.resource.clone()).at_revision(entry.revision)
+            }
         }
     }
 
@@ -100,6 +146,8 @@ impl Entry {
             Self::Network(entry) => entry.revision,
             Self::Workload(entry) => entry.revision,
             Self::Host(entry) => entry.revision,
+            Self::Group(entry) => entry.revision,
+            Self::FirewallPolicy(entry) => entry.revision,
         }
     }
 }
@@ -110,6 +158,8 @@ impl State {
             Kind::Network => self.networks.get(name).cloned().map(Entry::Network),
             Kind::Workload => self.workloads.get(name).cloned().map(Entry::Workload),
             Kind::Host => self.hosts.get(name).cloned().map(Entry::Host),
+            Kind::Group => self.groups.get(name).cloned().map(Entry::Group),
+            Kind::FirewallPolicy => self.policies.get(name).cloned().map(Entry::FirewallPolicy),
         }
     }
 
@@ -119,6 +169,8 @@ impl State {
             Kind::Network => self.networks.values().cloned().map(Entry::Network).collect(),
             Kind::Workload => self.workloads.values().cloned().map(Entry::Workload).collect(),
             Kind::Host => self.hosts.values().cloned().map(Entry::Host).collect(),
+            Kind::Group => self.groups.values().cloned().map(Entry::Group).collect(),
+            Kind::FirewallPolicy => self.policies.values().cloned().map(Entry::FirewallPolicy).collect(),
         }
     }
 
@@ -127,6 +179,8 @@ impl State {
             Kind::Network => self.networks.len(),
             Kind::Workload => self.workloads.len(),
             Kind::Host => self.hosts.len(),
+            Kind::Group => self.groups.len(),
+            Kind::FirewallPolicy => self.policies.len(),
         }
     }
 
@@ -136,7 +190,14 @@ impl State {
             Entry::Network(entry) => drop(self.networks.insert(name, entry)),
             Entry::Workload(entry) => drop(self.workloads.insert(name, entry)),
             Entry::Host(entry) => drop(self.hosts.insert(name, entry)),
+            Entry::Group(entry) => drop(self.groups.insert(name, entry)),
+            Entry::FirewallPolicy(entry) => drop(self.policies.insert(name, entry)),
         }
+    }
+
+    /// The groups a workload has by its labels, name or kind, or because it is listed.
+    pub(crate) fn groups_of(&self, entry: &WorkloadEntry) -> impl Iterator<Item = &str> {
+        self.identities.get(&entry.identity).into_iter().flat_map(|set| set.iter().map(String::as_str))
     }
 
     pub(crate) fn remove(&mut self, kind: Kind, name: &str) {
@@ -144,6 +205,8 @@ impl State {
             Kind::Network => drop(self.networks.remove(name)),
             Kind::Workload => drop(self.workloads.remove(name)),
             Kind::Host => drop(self.hosts.remove(name)),
+            Kind::Group => drop(self.groups.remove(name)),
+            Kind::FirewallPolicy => drop(self.policies.remove(name)),
         }
     }
 }

@@ -8,7 +8,7 @@ use mgmt_types::{AuditEntry, Kind, Revision, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::files::FileError;
-use crate::state::{Counters, Entry, State};
+use crate::state::{Counters, Entry, GroupSet, State};
 
 pub(crate) use embedded::{Embedded, Limits};
 
@@ -48,6 +48,8 @@ pub(crate) struct Commit<'a> {
     pub(crate) revision: &'a Revision,
     pub(crate) puts: &'a [Entry],
     pub(crate) removals: &'a [(Kind, String)],
+    /// Sets of groups to write, by number, and those to remove.
+    pub(crate) identities: &'a [(u32, Option<GroupSet>)],
     pub(crate) counters: Counters,
     pub(crate) audit: &'a AuditEntry,
 }
@@ -82,7 +84,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// It was written by a version with another layout.
-    #[error("{} has layout {have}; this version reads layout {know}", .path.display())]
+    #[error("{} has layout {have}; this version reads layouts up to {know}", .path.display())]
     Layout {
         /// The database file.
         path: PathBuf,

@@ -10,7 +10,11 @@ use mgmt_types::{Change, Diff, Kind, Mistake, Outcome, Problem, ProblemKind, Res
 use crate::check;
 use crate::compile;
 use crate::document::{Declared, Named};
-use crate::state::{Counters, Entry, HostEntry, NetworkEntry, State, WorkloadEntry};
+use crate::membership::{self, Moved};
+use crate::reach::Reach;
+use crate::state::{
+    Counters, Entry, GroupEntry, GroupSet, HostEntry, NetworkEntry, PolicyEntry, State, WorkloadEntry,
+};
 
 /// What a client wants of one resource.
 #[derive(Debug, Clone)]
@@ -61,10 +65,14 @@ pub(crate) struct Plan {
     /// Entries to write and to remove.
     pub(crate) puts: Vec<Entry>,
     pub(crate) removals: Vec<(Kind, String)>,
+    /// Sets of groups to write, by number, and those to remove.
+    pub(crate) identities: Vec<(u32, Option<GroupSet>)>,
 }
 
 /// Most resources of one kind: bounds what a leaked token can fill.
 pub(crate) const MAX_OF_KIND: usize = 20_000;
+/// Most rules of all policies together: what agents compile is bounded by it.
+const MAX_RULES: usize = 65_536;
 /// Most mistakes that are reported at once.
 const MAX_MISTAKES: usize = 50;
 
@@ -92,6 +100,15 @@ pub(crate) fn plan(state: &State, wishes: &[Wish]) -> Result<Plan, Problem> {
             };
             return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
         }
+    }
+    let rules: usize = next.policies.values().map(|entry| entry.rules.len()).sum();
+    if rules > MAX_RULES {
+        let mistake = Mistake {
+            got: Some(rules.to_string()),
+            expected: Some(format!("at most {MAX_RULES}")),
+            ..Mistake::default().detail("there are too many rules in all firewall policies together")
+        };
+        return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
     }
     Ok(finish(next, state, outcomes))
 }
@@ -132,7 +149,7 @@ fn fulfil(next: &mut State, state: &State, wish: &Wish) -> Change {
             next.remove(kind, name);
             return if before.is_some() { Change::Deleted } else { Change::Unchanged };
         }
-        Wish::Put(declared) => &declared.resource,
+        Wish::Put(declared) => &*declared.resource,
     };
     if before.as_ref().is_some_and(|entry| entry.resource().desired() == *declared) {
         return Change::Unchanged;
@@ -145,17 +162,24 @@ fn fulfil(next: &mut State, state: &State, wish: &Wish) -> Change {
         Resource::Workload(resource) => {
             let mut ports = state.workloads.get(name).map(|entry| entry.ports.clone()).unwrap_or_default();
             ports.retain(|name, _| resource.spec.ports.iter().any(|port| port.name == *name));
-            Entry::Workload(Arc::new(WorkloadEntry { resource, revision, ports }))
+            let identity = state.workloads.get(name).map_or(0, |entry| entry.identity);
+            Entry::Workload(Arc::new(WorkloadEntry { resource, revision, ports, identity }))
         }
         Resource::Host(resource) => {
             let wanted = state.hosts.get(name).map_or(revision, |entry| entry.wanted);
             Entry::Host(Arc::new(HostEntry { resource, revision, wanted }))
         }
+        Resource::Group(resource) => Entry::Group(Arc::new(GroupEntry { resource, revision })),
+        Resource::FirewallPolicy(resource) => {
+            let mut rules = state.policies.get(name).map(|entry| entry.rules.clone()).unwrap_or_default();
+            rules.retain(|name, _| resource.spec.rules.iter().any(|rule| rule.name == *name));
+            Entry::FirewallPolicy(Arc::new(PolicyEntry { resource, revision, rules }))
+        }
     });
     if before.is_some() { Change::Configured } else { Change::Created }
 }
 
-/// Gives VNIs and port numbers to what has none.
+/// Gives VNIs, port numbers and rule numbers to what has none.
 fn allot(next: &mut State, state: &State) {
     let mut counters = next.counters;
     let mut taken: HashSet<u32> = HashSet::new();
@@ -189,6 +213,19 @@ fn allot(next: &mut State, state: &State) {
             });
         }
     }
+    for (name, entry) in &mut next.policies {
+        if state.policies.get(name).is_some_and(|before| Arc::ptr_eq(before, entry)) {
+            continue;
+        }
+        let entry = Arc::make_mut(entry);
+        for rule in &entry.resource.spec.rules {
+            entry.rules.entry(rule.name.clone()).or_insert_with(|| {
+                let id = counters.next_rule;
+                counters.next_rule = id.saturating_add(1);
+                id
+            });
+        }
+    }
     next.counters = counters;
 }
 
@@ -208,10 +245,20 @@ fn finish(mut next: State, state: &State, outcomes: Vec<Outcome>) -> Plan {
     let changed: Vec<&Outcome> =
         outcomes.iter().filter(|outcome| outcome.change != Change::Unchanged).collect();
     if changed.is_empty() {
-        let (diffs, hosts, puts, removals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        return Plan { state: state.clone(), outcomes, diffs, hosts, puts, removals };
+        return Plan {
+            state: state.clone(),
+            outcomes,
+            diffs: Vec::new(),
+            hosts: Vec::new(),
+            puts: Vec::new(),
+            removals: Vec::new(),
+            identities: Vec::new(),
+        };
     }
-    let hosts = touched(&next, state, &changed);
+    let keys: Vec<(Kind, &str)> =
+        changed.iter().map(|outcome| (outcome.kind, outcome.name.as_str())).collect();
+    let Moved { workloads: moved, identities } = membership::settle(&mut next, state, &keys);
+    let hosts = touched(&next, state, &changed, &moved);
     let revision = next.revision;
     for host in &hosts {
         if let Some(entry) = next.hosts.get_mut(host) {
@@ -231,6 +278,7 @@ fn finish(mut next: State, state: &State, outcomes: Vec<Outcome>) -> Plan {
     let mut written: BTreeSet<(Kind, &str)> =
         changed.iter().map(|outcome| (outcome.kind, outcome.name.as_str())).collect();
     written.extend(hosts.iter().map(|host| (Kind::Host, host.as_str())));
+    written.extend(moved.iter().map(|workload| (Kind::Workload, workload.as_str())));
     let mut puts = Vec::new();
     let mut removals = Vec::new();
     for (kind, name) in written {
@@ -239,44 +287,59 @@ fn finish(mut next: State, state: &State, outcomes: Vec<Outcome>) -> Plan {
             None => removals.push((kind, name.to_owned())),
         }
     }
-    Plan { state: next, outcomes, diffs, hosts, puts, removals }
+    Plan { state: next, outcomes, diffs, hosts, puts, removals, identities }
 }
 
-/// The hosts whose slice differs: those with a port on a network that differs or that has a port that differs.
-fn touched(next: &State, state: &State, changed: &[&Outcome]) -> Vec<String> {
+/// The hosts whose slice differs: those with a port on a network that differs or that has a port that differs, and those
+/// with a port that a policy that differs applies to.
+fn touched(next: &State, state: &State, changed: &[&Outcome], moved: &BTreeSet<String>) -> Vec<String> {
     let mut networks: BTreeSet<String> = BTreeSet::new();
     let mut hosts: BTreeSet<String> = BTreeSet::new();
+    let mut policies: HashSet<&str> = HashSet::new();
+    let mut groups: HashSet<&str> = HashSet::new();
+    let mut workloads: BTreeSet<&str> = moved.iter().map(String::as_str).collect();
     for outcome in changed {
-        let name = &outcome.name;
+        let name = outcome.name.as_str();
         match outcome.kind {
             Kind::Host => {
                 if outcome.change == Change::Created {
-                    hosts.insert(name.clone());
+                    hosts.insert(name.to_owned());
                 }
             }
             Kind::Network => {
                 let compiled = |state: &State| state.networks.get(name).map(|entry| compile::network(entry));
                 if compiled(next) != compiled(state) {
-                    networks.insert(name.clone());
+                    networks.insert(name.to_owned());
                 }
             }
-            Kind::Workload => {
-                let compiled = |state: &State| -> BTreeMap<String, _> {
-                    state.workloads.get(name).map_or_else(BTreeMap::new, |entry| {
-                        compile::ports(state, entry).map(|port| (port.name.clone(), port)).collect()
-                    })
+            Kind::Workload => drop(workloads.insert(name)),
+            Kind::Group => {
+                // Who is chosen shows in the workloads' identities; addresses are in the slice itself.
+                let cidrs = |state: &State| {
+                    state.groups.get(name).and_then(|entry| entry.resource.spec.cidrs.clone())
                 };
-                let (after, before) = (compiled(next), compiled(state));
-                for port in before.values().filter(|port| after.get(&port.name) != Some(*port)) {
-                    networks.insert(port.network.clone());
-                    hosts.insert(port.host.clone());
-                }
-                for port in after.values().filter(|port| before.get(&port.name) != Some(*port)) {
-                    networks.insert(port.network.clone());
-                    hosts.insert(port.host.clone());
+                if cidrs(next).unwrap_or_default() != cidrs(state).unwrap_or_default() {
+                    groups.insert(name);
                 }
             }
+            Kind::FirewallPolicy => drop(policies.insert(name)),
         }
+    }
+    for name in workloads {
+        let compiled = |state: &State| -> BTreeMap<String, _> {
+            state.workloads.get(name).map_or_else(BTreeMap::new, |entry| {
+                compile::ports(state, entry).map(|port| (port.name.clone(), port)).collect()
+            })
+        };
+        let (after, before) = (compiled(next), compiled(state));
+        let gone = before.values().filter(|port| after.get(&port.name) != Some(*port));
+        for port in gone.chain(after.values().filter(|port| before.get(&port.name) != Some(*port))) {
+            networks.insert(port.network.clone());
+            hosts.insert(port.host.clone());
+        }
+    }
+    for state in [state, next] {
+        judged(state, &policies, &groups, &mut networks, &mut hosts);
     }
     if !networks.is_empty() {
         for entry in next.workloads.values() {
@@ -288,6 +351,34 @@ fn touched(next: &State, state: &State, changed: &[&Outcome]) -> Vec<String> {
     }
     hosts.retain(|host| next.hosts.contains_key(host));
     hosts.into_iter().collect()
+}
+
+/// Adds the hosts of `state` that judge by one of the `policies` or by one that names one of the `groups`, and the
+/// networks on which a port is in one of the `groups`.
+fn judged(
+    state: &State,
+    policies: &HashSet<&str>,
+    groups: &HashSet<&str>,
+    networks: &mut BTreeSet<String>,
+    hosts: &mut BTreeSet<String>,
+) {
+    if policies.is_empty() && groups.is_empty() {
+        return;
+    }
+    let reach = Reach::of_some(state, |entry| {
+        let names = |peer: &mgmt_types::Peer| peer.group().is_some_and(|name| groups.contains(name));
+        policies.contains(entry.resource.name.as_str())
+            || (!groups.is_empty() && entry.resource.peers().any(|(_, peer)| names(peer)))
+    });
+    for entry in state.workloads.values() {
+        let spec = &entry.resource.spec;
+        if !groups.is_empty() && state.groups_of(entry).any(|name| groups.contains(name)) {
+            networks.extend(spec.ports.iter().map(|port| port.network.clone()));
+        }
+        if !hosts.contains(&spec.host) && !reach.policies(entry, &reach.groups(entry)).is_empty() {
+            hosts.insert(spec.host.clone());
+        }
+    }
 }
 
 #[cfg(test)]

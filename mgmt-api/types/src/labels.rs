@@ -46,11 +46,11 @@ pub(crate) fn check(labels: &Labels, mistakes: &mut Vec<Mistake>) {
     }
 }
 
-fn is_key(text: &str) -> bool {
+pub(crate) fn is_key(text: &str) -> bool {
     !text.is_empty() && is_value(text)
 }
 
-fn is_value(text: &str) -> bool {
+pub(crate) fn is_value(text: &str) -> bool {
     text.len() <= MAX_TEXT && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
 }
 

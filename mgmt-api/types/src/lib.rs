@@ -1,7 +1,7 @@
 //! Resources and the agent protocol.
 //!
-//! What an operator declares ([`Network`], [`Workload`], [`Host`]), what the manager answers when a declaration is
-//! wrong ([`Problem`]), and what a host gets and says ([`agent`]). Plain data: nothing here reads a clock, a file or a
+//! What an operator declares ([`Network`], [`Workload`], [`Host`], [`Group`], [`FirewallPolicy`]), what the manager
+//! answers when a declaration is wrong ([`Problem`]), and what a host gets and says ([`agent`]). Plain data: nothing here reads a clock, a file or a
 //! socket. Every type has one JSON shape, camelCase, that refuses unknown fields where a person writes it and ignores
 //! them where a program of another version does.
 
@@ -9,15 +9,23 @@ pub mod agent;
 mod attach;
 mod audit;
 pub mod derive;
+mod enforcement;
+mod expression;
+mod firewall_policy;
+mod glob;
+mod group;
 mod host;
 mod labels;
 mod mac;
 pub mod name;
 mod network;
+mod peer;
 mod problem;
+mod range;
 mod rate_limit;
 mod resource;
 mod revision;
+mod service;
 mod text;
 mod tier;
 mod token;
@@ -25,14 +33,24 @@ mod workload;
 
 pub use attach::{Attach, Tap, VhostRole, VhostUser};
 pub use audit::{AuditEntry, AuditList};
+pub use enforcement::{Enforced, Firewall};
+pub use expression::{MAX_MATCH, Match, MatchError, Subject};
+pub use firewall_policy::{BASELINE, FirewallPolicy, FirewallPolicySpec, PolicyReport, Rule, RuleReport};
+pub use glob::{Glob, GlobError};
+pub use group::{Group, GroupReport, GroupSpec};
 pub use host::{Host, HostReport, HostSpec};
 pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
 pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
+pub use peer::{ANY, Peer, PeerError};
 pub use problem::{Mistake, Problem, ProblemKind};
+pub use range::{AddressRange, RangeError};
 pub use rate_limit::{Bucket, RateLimit};
 pub use resource::{Kind, Resource, ResourceList, UnknownKind};
-pub use revision::{Applied, Change, Diff, Outcome, Realised, RealisedHost, RealisedState, Revision};
+pub use revision::{
+    Applied, Change, CutFlow, Diff, FlowImpact, Outcome, Realised, RealisedHost, RealisedState, Revision,
+};
+pub use service::{Icmp, NAMED as NAMED_SERVICES, NamedService, Service, ServiceError, Transport};
 pub use tier::{PolicyMode, RuleAction, RuleDirection, Tier};
 pub use token::{NewToken, Role, TokenInfo, TokenList, TokenSecret};
 pub use workload::{PortReport, PortSpec, Workload, WorkloadKind, WorkloadReport, WorkloadSpec};

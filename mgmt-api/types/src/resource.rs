@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Host, Labels, Mistake, Network, Workload};
+use crate::{FirewallPolicy, Group, Host, Labels, Mistake, Network, Workload};
 
 /// One resource of any kind, told apart by its member `kind`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -18,6 +18,10 @@ pub enum Resource {
     Workload(Workload),
     /// A machine that runs the appliance.
     Host(Host),
+    /// A set of workloads and addresses.
+    Group(Group),
+    /// Rules about who may open which connections.
+    FirewallPolicy(FirewallPolicy),
 }
 
 /// Resources of one kind.
@@ -39,11 +43,15 @@ pub enum Kind {
     Network,
     /// [`Workload`]
     Workload,
+    /// [`Group`]
+    Group,
+    /// [`FirewallPolicy`]
+    FirewallPolicy,
 }
 
 impl Kind {
     /// Every kind, in the order that references need: what is referred to comes first.
-    pub const ALL: [Self; 3] = [Self::Host, Self::Network, Self::Workload];
+    pub const ALL: [Self; 5] = [Self::Host, Self::Network, Self::Workload, Self::Group, Self::FirewallPolicy];
 
     /// As written in a resource's `kind`.
     pub const fn as_str(self) -> &'static str {
@@ -51,6 +59,8 @@ impl Kind {
             Self::Host => "Host",
             Self::Network => "Network",
             Self::Workload => "Workload",
+            Self::Group => "Group",
+            Self::FirewallPolicy => "FirewallPolicy",
         }
     }
 
@@ -60,6 +70,8 @@ impl Kind {
             Self::Host => "hosts",
             Self::Network => "networks",
             Self::Workload => "workloads",
+            Self::Group => "groups",
+            Self::FirewallPolicy => "firewallpolicies",
         }
     }
 }
@@ -72,7 +84,7 @@ impl fmt::Display for Kind {
 
 /// No kind of resource has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no kind {got:?}; there are networks, workloads and hosts")]
+#[error("there is no kind {got:?}; there are networks, workloads, hosts, groups and firewallpolicies")]
 pub struct UnknownKind {
     /// The text as it came, cut to 40 characters.
     pub got: String,
@@ -87,6 +99,8 @@ impl FromStr for Kind {
             "network" | "networks" | "net" => Ok(Self::Network),
             "workload" | "workloads" | "wl" => Ok(Self::Workload),
             "host" | "hosts" => Ok(Self::Host),
+            "group" | "groups" | "grp" => Ok(Self::Group),
+            "firewallpolicy" | "firewallpolicies" | "policy" | "policies" | "fwp" => Ok(Self::FirewallPolicy),
             _ => Err(UnknownKind { got: text.chars().take(40).collect() }),
         }
     }
@@ -99,6 +113,8 @@ impl Resource {
             Self::Network(_) => Kind::Network,
             Self::Workload(_) => Kind::Workload,
             Self::Host(_) => Kind::Host,
+            Self::Group(_) => Kind::Group,
+            Self::FirewallPolicy(_) => Kind::FirewallPolicy,
         }
     }
 
@@ -108,6 +124,8 @@ impl Resource {
             Self::Network(network) => &network.name,
             Self::Workload(workload) => &workload.name,
             Self::Host(host) => &host.name,
+            Self::Group(group) => &group.name,
+            Self::FirewallPolicy(policy) => &policy.name,
         }
     }
 
@@ -117,6 +135,8 @@ impl Resource {
             Self::Network(network) => &network.labels,
             Self::Workload(workload) => &workload.labels,
             Self::Host(host) => &host.labels,
+            Self::Group(group) => &group.labels,
+            Self::FirewallPolicy(policy) => &policy.labels,
         }
     }
 
@@ -126,6 +146,8 @@ impl Resource {
             Self::Network(network) => network.revision,
             Self::Workload(workload) => workload.revision,
             Self::Host(host) => host.revision,
+            Self::Group(group) => group.revision,
+            Self::FirewallPolicy(policy) => policy.revision,
         }
     }
 
@@ -140,6 +162,8 @@ impl Resource {
             Self::Network(network) => network.mistakes(),
             Self::Workload(workload) => workload.mistakes(),
             Self::Host(host) => host.mistakes(),
+            Self::Group(group) => group.mistakes(),
+            Self::FirewallPolicy(policy) => policy.mistakes(),
         };
         for mistake in &mut found {
             mistake.resource = Some(self.id());
@@ -154,6 +178,8 @@ impl Resource {
             Self::Network(network) => (network.status, network.revision) = (None, None),
             Self::Workload(workload) => (workload.status, workload.revision) = (None, None),
             Self::Host(host) => (host.status, host.revision) = (None, None),
+            Self::Group(group) => (group.status, group.revision) = (None, None),
+            Self::FirewallPolicy(policy) => (policy.status, policy.revision) = (None, None),
         }
         self
     }
@@ -165,6 +191,8 @@ impl Resource {
             Self::Network(network) => &mut network.revision,
             Self::Workload(workload) => &mut workload.revision,
             Self::Host(host) => &mut host.revision,
+            Self::Group(group) => &mut group.revision,
+            Self::FirewallPolicy(policy) => &mut policy.revision,
         };
         *slot = Some(revision);
         self

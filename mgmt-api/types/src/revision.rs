@@ -15,6 +15,43 @@ pub struct Applied {
     pub dry_run: bool,
     /// Each resource in the order it was sent.
     pub results: Vec<Outcome>,
+    /// What it would do to connections that are alive, host by host; only of a dry run, and only when hosts were asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<FlowImpact>,
+}
+
+/// What a change would do to the live connections of one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlowImpact {
+    /// The host.
+    pub host: String,
+    /// Why it could not say; then the rest is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How many live connections would be cut.
+    pub count_cut: u64,
+    /// Some of those, at most 100.
+    pub flows_cut: Vec<CutFlow>,
+    /// How many that were refused lately would be allowed.
+    pub flows_allowed: u64,
+}
+
+/// A live connection that a change would cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CutFlow {
+    /// The network it is in.
+    pub network: String,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Who opened it: address and port, as `10.0.1.11:40000` or `[fd00:1::11]:40000`.
+    pub source: String,
+    /// To whom.
+    pub destination: String,
+    /// The rule that would refuse it, as `POLICY/RULE`; absent when none would allow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 /// What became of one resource.

@@ -62,6 +62,40 @@ fn list<'de, T: Textual, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>
     Ok(Vec::<Item<T>>::deserialize(deserializer)?.into_iter().map(|item| item.0).collect())
 }
 
+/// An error that says what would be right.
+pub(crate) trait Expects {
+    /// What to write instead.
+    fn expected(&self) -> String;
+}
+
+/// A value whose parser knows best what would be right; `what` is what it is when no text was found at all.
+pub(crate) fn parsed<'de, T, D>(deserializer: D, what: &'static str) -> Result<T, D::Error>
+where
+    T: FromStr,
+    T::Err: Expects,
+    D: Deserializer<'de>,
+{
+    struct Parsed<T>(&'static str, PhantomData<T>);
+
+    impl<T: FromStr> Visitor<'_> for Parsed<T>
+    where
+        T::Err: Expects,
+    {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            text.parse()
+                .map_err(|error: T::Err| E::invalid_value(Unexpected::Str(text), &error.expected().as_str()))
+        }
+    }
+
+    deserializer.deserialize_str(Parsed(what, PhantomData))
+}
+
 /// A list of addresses.
 pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
     list(deserializer)

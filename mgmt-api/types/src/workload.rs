@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::agent::{Counters, Link};
-use crate::{Attach, Labels, MacAddr, Mistake, RateLimit, Tap, VhostUser, derive, labels, name, text};
+use crate::{
+    Attach, Enforced, Firewall, Labels, MacAddr, Mistake, RateLimit, Tap, VhostUser, derive, labels, name,
+    text,
+};
 
 /// Something that has ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -86,6 +89,9 @@ pub struct PortSpec {
     /// How it is attached; chosen by the workload's kind when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attach: Option<Attach>,
+    /// `off` excludes the port from the firewall; it shows as not enforced wherever it is shown.
+    #[serde(default, skip_serializing_if = "Firewall::is_on")]
+    pub firewall: Firewall,
 }
 
 /// What is known about a workload.
@@ -96,6 +102,15 @@ pub struct WorkloadReport {
     pub host: String,
     /// True when that host spoke to the manager within the last 15 seconds.
     pub connected: bool,
+    /// Groups it belongs to, by name; also those by an address of one of its ports.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// Firewall policies that apply to one of its ports, in the order of judgement.
+    #[serde(default)]
+    pub policies: Vec<String>,
+    /// Whether the firewall stands before its ports.
+    #[serde(default)]
+    pub enforced: Enforced,
     /// Its ports, in the order of the spec.
     pub ports: Vec<PortReport>,
 }
@@ -120,6 +135,15 @@ pub struct PortReport {
     pub queues: u16,
     /// The MTU of its network, in bytes.
     pub mtu: u16,
+    /// Whether the firewall stands before it.
+    #[serde(default)]
+    pub enforced: Enforced,
+    /// Connections tracked for it now.
+    #[serde(default)]
+    pub flows: u64,
+    /// Most connections it may have; 0 while its host does not say.
+    #[serde(default)]
+    pub flow_limit: u64,
     /// Whether it carries traffic; absent while its host has said nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Link>,
@@ -288,6 +312,17 @@ mod tests {
             let fields: Vec<_> = found.into_iter().filter_map(|m| m.field).collect();
             assert_eq!(fields, [field], "{port}");
         }
+    }
+
+    #[test]
+    fn a_port_is_behind_the_firewall_unless_it_is_excluded() {
+        let workload =
+            workload(r#"[{"name":"a","network":"b"},{"name":"c","network":"b","firewall":"off"}]"#);
+        let text = serde_json::to_value(&workload.spec.ports).unwrap();
+        assert_eq!((text[0].get("firewall"), text[1].get("firewall")), (None, Some(&"off".into())));
+        assert!(
+            serde_json::from_str::<PortSpec>(r#"{"name":"a","network":"b","firewall":"audit"}"#).is_err()
+        );
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mgmt_types::agent::{
-    FirewallSettings, Peer, ServiceMatch, Slice, SliceGroup, SliceIdentity, SliceNetwork, SlicePolicy,
+    self, FirewallSettings, ServiceMatch, Slice, SliceGroup, SliceIdentity, SliceNetwork, SlicePolicy,
     SlicePort, SliceRule,
 };
 use mgmt_types::{
-    Attach, Host, HostSpec, Labels, MacAddr, Mtu, Network, NetworkSpec, PolicyMode, PortSpec, RateLimit,
-    Resource, RuleAction, Selector, Tap, Tier, VhostRole, VhostUser, Workload, WorkloadKind, WorkloadSpec,
+    AddressRange, Attach, Firewall, FirewallPolicy, FirewallPolicySpec, Glob, Group, GroupSpec, Host,
+    HostSpec, Icmp, Labels, MacAddr, Match, Mtu, NAMED_SERVICES, Network, NetworkSpec, Peer, PolicyMode,
+    PortSpec, RateLimit, Resource, Rule, RuleAction, RuleDirection, Selector, Service, Tap, Tier, Transport,
+    VhostRole, VhostUser, Workload, WorkloadKind, WorkloadSpec,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -62,8 +64,9 @@ fn port() -> impl Strategy<Value = PortSpec> {
         option::of(1u16..=16),
         option::of(rate_limit()),
         option::of(attach()),
+        select(vec![Firewall::On, Firewall::Off]),
     )
-        .prop_map(|(name, network, addresses, mac, queues, rate_limit, attach)| PortSpec {
+        .prop_map(|(name, network, addresses, mac, queues, rate_limit, attach, firewall)| PortSpec {
             name,
             network,
             addresses,
@@ -71,7 +74,78 @@ fn port() -> impl Strategy<Value = PortSpec> {
             queues,
             rate_limit,
             attach,
+            firewall,
         })
+}
+
+fn range() -> impl Strategy<Value = AddressRange> {
+    subnet().prop_map(AddressRange::from)
+}
+
+fn peer() -> impl Strategy<Value = Peer> {
+    prop_oneof![Just(Peer::Any), "[b-z]{1,9}".prop_map(Peer::Group), range().prop_map(Peer::Range)]
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let transport = select(vec![Transport::Tcp, Transport::Udp, Transport::Sctp]);
+    let ports = option::of((any::<u16>(), any::<u16>()).prop_map(|(a, b)| (a.min(b), a.max(b))));
+    let version = select(vec![Icmp::V4, Icmp::V6]);
+    prop_oneof![
+        (transport, ports).prop_map(|(transport, ports)| Service::Ports(transport, ports)),
+        (version, any::<Option<(u8, Option<u8>)>>()).prop_map(|(version, icmp)| Service::Icmp(version, icmp)),
+        any::<u8>().prop_map(Service::Protocol),
+        (0..NAMED_SERVICES.len()).prop_map(|index| Service::Named(&NAMED_SERVICES[index])),
+    ]
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    (
+        "[a-z]{1,9}",
+        option::of(select(vec![RuleDirection::In, RuleDirection::Out])),
+        select(vec![RuleAction::Allow, RuleAction::Drop, RuleAction::Reject]),
+        option::of(vec(peer(), 0..3)),
+        option::of(vec(peer(), 0..3)),
+        option::of(vec(service(), 0..3)),
+        any::<[bool; 2]>(),
+    )
+        .prop_map(|(name, direction, action, from, to, services, [log, keep_established])| Rule {
+            name,
+            direction,
+            action,
+            from,
+            to,
+            services,
+            log,
+            keep_established,
+        })
+}
+
+fn group_spec() -> impl Strategy<Value = GroupSpec> {
+    let selector = "(not )?[a-c]{1,3} (=|!=|in|not in) [(] *[a-c]{1,3} *[)]"
+        .prop_filter_map("no expression", |text| {
+            text.parse().or_else(|_| text.replace(['(', ')'], "").parse::<Match>()).ok()
+        });
+    let name = "[a-z0-9*?-]{1,9}".prop_map(|text| text.parse::<Glob>().unwrap());
+    (
+        option::of(selector),
+        option::of(name),
+        option::of(vec("[a-z]{1,9}", 0..3)),
+        option::of(vec(range(), 0..3)),
+    )
+        .prop_map(|(selector, name, workloads, cidrs)| GroupSpec { selector, name, workloads, cidrs })
+}
+
+fn policy_spec() -> impl Strategy<Value = FirewallPolicySpec> {
+    let mode = select(vec![PolicyMode::Enforce, PolicyMode::Audit]);
+    (select(Tier::ALL.to_vec()), any::<u16>(), vec(peer(), 0..3), mode, vec(rule(), 0..4)).prop_map(
+        |(tier, priority, applies_to, mode, rules)| FirewallPolicySpec {
+            tier,
+            priority,
+            applies_to,
+            mode,
+            rules,
+        },
+    )
 }
 
 fn resource() -> impl Strategy<Value = Resource> {
@@ -106,11 +180,21 @@ fn resource() -> impl Strategy<Value = Resource> {
         ("[a-z]{1,9}", labels(), revision()).prop_map(|(name, labels, revision)| {
             Resource::Host(Host { name, labels, spec: HostSpec {}, status: None, revision })
         }),
+        ("[a-z]{1,9}", labels(), group_spec(), revision()).prop_map(|(name, labels, spec, revision)| {
+            Resource::Group(Group { name, labels, spec, status: None, revision })
+        }),
+        ("[a-z]{1,9}", labels(), policy_spec(), revision()).prop_map(|(name, labels, spec, revision)| {
+            Resource::FirewallPolicy(FirewallPolicy { name, labels, spec, status: None, revision })
+        }),
     ]
 }
 
-fn slice_peer() -> impl Strategy<Value = Peer> {
-    prop_oneof![Just(Peer::Any), any::<u32>().prop_map(Peer::Group), subnet().prop_map(Peer::Cidr)]
+fn slice_peer() -> impl Strategy<Value = agent::Peer> {
+    prop_oneof![
+        Just(agent::Peer::Any),
+        any::<u32>().prop_map(agent::Peer::Group),
+        subnet().prop_map(agent::Peer::Cidr)
+    ]
 }
 
 fn service_match() -> impl Strategy<Value = ServiceMatch> {
@@ -180,6 +264,10 @@ proptest! {
     fn no_text_makes_a_parser_panic(text in "\\PC{0,40}") {
         let _ = text.parse::<MacAddr>();
         let _ = text.parse::<Selector>();
+        let _ = text.parse::<Match>();
+        let _ = text.parse::<Service>();
+        let _ = text.parse::<Peer>();
+        let _ = text.parse::<Glob>();
         let _ = mgmt_types::name::check(&text);
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mgmt_client::Client;
-use mgmt_types::{Applied, Change, Realised, RealisedState};
+use mgmt_types::{Applied, Change, FlowImpact, Realised, RealisedState};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -91,12 +91,35 @@ fn text(applied: &Applied) -> String {
         let note = if applied.dry_run { " (dry run)" } else { "" };
         text.push_str(&format!("{}/{} {}{note}\n", result.kind, result.name, result.change));
     }
+    for impact in &applied.flows {
+        text.push_str(&impact_text(impact));
+    }
     let changed = applied.results.iter().any(|result| result.change != Change::Unchanged);
     text + &match (applied.dry_run, changed) {
         (true, _) => format!("revision {}: nothing was changed, this was a dry run\n", applied.revision),
         (false, true) => format!("revision {}\n", applied.revision),
         (false, false) => format!("revision {}: nothing to change\n", applied.revision),
     }
+}
+
+/// What would become of the live connections of one host.
+fn impact_text(impact: &FlowImpact) -> String {
+    if let Some(error) = &impact.error {
+        return format!("Host/{} cannot say what would be cut: {}\n", impact.host, output::visible(error));
+    }
+    let mut text = format!(
+        "Host/{}: {} live connections would be cut, {} that were refused would be allowed\n",
+        impact.host, impact.count_cut, impact.flows_allowed
+    );
+    for flow in &impact.flows_cut {
+        let rule = flow.rule.as_deref().unwrap_or("no rule");
+        let line = format!(
+            "{}: protocol {} {} -> {}, by {rule}",
+            flow.network, flow.protocol, flow.source, flow.destination
+        );
+        text.push_str(&format!("  {}\n", output::visible(&line)));
+    }
+    text
 }
 
 /// Waits until every host has realised a revision, one of them failed, or time is up. None when there is no revision.
@@ -144,13 +167,14 @@ fn not_realised(realised: &Realised, seconds: u64) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use mgmt_types::{Kind, Outcome, RealisedHost};
+    use mgmt_types::{CutFlow, Kind, Outcome, RealisedHost};
 
     use super::*;
 
     fn applied(change: Change, dry_run: bool) -> Applied {
         let name = "web-1".to_owned();
-        Applied { revision: 7, dry_run, results: vec![Outcome { kind: Kind::Workload, name, change }] }
+        let results = vec![Outcome { kind: Kind::Workload, name, change }];
+        Applied { revision: 7, dry_run, results, flows: Vec::new() }
     }
 
     #[test]
@@ -161,6 +185,28 @@ mod tests {
             "Workload/web-1 unchanged\nrevision 7: nothing to change\n"
         );
         assert!(text(&applied(Change::Created, true)).contains("created (dry run)"));
+    }
+
+    #[test]
+    fn a_dry_run_tells_which_connections_would_be_cut() {
+        let cut = CutFlow {
+            network: "blue".into(),
+            protocol: 6,
+            source: "10.0.1.11:40000".into(),
+            destination: "10.0.1.21:5432".into(),
+            rule: Some("shop/rest".into()),
+        };
+        let impact =
+            FlowImpact { host: "host-a".into(), count_cut: 3, flows_cut: vec![cut], ..FlowImpact::default() };
+        let silent =
+            FlowImpact { host: "host-b".into(), error: Some("it is silent".into()), ..FlowImpact::default() };
+        let said = text(&Applied { flows: vec![impact, silent], ..applied(Change::Configured, true) });
+        assert!(said.contains("Host/host-a: 3 live connections would be cut"), "{said}");
+        assert!(
+            said.contains("  blue: protocol 6 10.0.1.11:40000 -> 10.0.1.21:5432, by shop/rest\n"),
+            "{said}"
+        );
+        assert!(said.contains("Host/host-b cannot say what would be cut: it is silent\n"), "{said}");
     }
 
     #[test]

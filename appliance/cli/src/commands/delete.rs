@@ -13,7 +13,7 @@ use crate::output::OutputArgs;
 /// Delete one resource, or all that files name, all of them or none
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// network, workload or host
+    /// network, workload, host, group or firewallpolicy (also: policy)
     #[arg(required_unless_present = "files", requires = "name")]
     kind: Option<Kind>,
     /// Name of the resource

@@ -4,6 +4,7 @@ use mgmt_client::Client;
 use mgmt_types::agent::Counters;
 use mgmt_types::{Host, Kind, Labels, Network, PortReport, RateLimit, Resource, Workload};
 
+use crate::commands::firewall;
 use crate::commands::get::join;
 use crate::connection::ConnectionArgs;
 use crate::failure::Failure;
@@ -13,7 +14,7 @@ use crate::port;
 /// Show all that is known about one resource
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// network, workload or host
+    /// network, workload, host, group or firewallpolicy (also: policy)
     kind: Kind,
     /// Name of the resource
     name: String,
@@ -27,6 +28,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Resource::Network(resource) => network(&resource, &workloads(&client).await?),
         Resource::Workload(resource) => workload(&resource),
         Resource::Host(resource) => host(&resource, &workloads(&client).await?),
+        Resource::Group(group) => {
+            title("Group", &group.name, group.revision) + &firewall::group(&group, labels(&group.labels))
+        }
+        Resource::FirewallPolicy(policy) => {
+            title("FirewallPolicy", &policy.name, policy.revision)
+                + &firewall::policy(&policy, labels(&policy.labels))
+        }
     };
     output::print(&text)
 }
@@ -35,7 +43,9 @@ async fn workloads(client: &Client) -> Result<Vec<Workload>, Failure> {
     let workloads =
         client.list(Kind::Workload, None).await?.into_iter().filter_map(|resource| match resource {
             Resource::Workload(workload) => Some(workload),
-            Resource::Network(_) | Resource::Host(_) => None,
+            Resource::Network(_) | Resource::Host(_) | Resource::Group(_) | Resource::FirewallPolicy(_) => {
+                None
+            }
         });
     Ok(workloads.collect())
 }
@@ -113,6 +123,14 @@ fn workload(workload: &Workload) -> String {
         &[("labels", labels(&workload.labels)), ("kind", kind), ("host", format!("{}{silent}", spec.host))],
     );
     let Some(status) = status else { return text };
+    text += &facts(
+        2,
+        &[
+            ("groups", or_dash(join(&status.groups))),
+            ("policies", or_dash(join(&status.policies))),
+            ("enforced", status.enforced.to_string()),
+        ],
+    );
     for report in &status.ports {
         let declared = spec.ports.iter().find(|declared| declared.name == report.name);
         let network = declared.map_or("-", |declared| declared.network.as_str());
@@ -127,6 +145,8 @@ fn port_facts(report: &PortReport, network: &str, limit: Option<RateLimit>, link
     let mut lines = vec![
         ("link", link.to_owned()),
         ("faults", or_dash(report.faults.join("; "))),
+        ("enforced", report.enforced.to_string()),
+        ("flows", flows(report)),
         ("network", network.to_owned()),
         ("addresses", or_dash(join(&report.addresses))),
         ("mac", report.mac.to_string()),
@@ -169,6 +189,13 @@ fn labels(labels: &Labels) -> String {
     or_dash(labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","))
 }
 
+fn flows(report: &PortReport) -> String {
+    match report.flow_limit {
+        0 => report.flows.to_string(),
+        limit => format!("{} of at most {limit}", report.flows),
+    }
+}
+
 fn traffic(counters: Counters) -> String {
     format!("{} packets, {} bytes", counters.packets, counters.bytes)
 }
@@ -194,7 +221,11 @@ mod tests {
         for line in [
             "Workload/web-1, last changed by revision 3",
             "  labels  app=shop",
+            "  groups    shop,web",
+            "  enforced  partly",
             "port eth0",
+            "  enforced   yes",
+            "  flows      12 of at most 1000",
             "  link       up",
             "  faults     ring 0 stopped",
             "  sent       100 packets, 6000 bytes",

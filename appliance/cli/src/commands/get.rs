@@ -2,18 +2,20 @@
 
 use mgmt_types::{Host, Kind, Network, Resource, Selector, Workload};
 
+use crate::commands::firewall;
 use crate::connection::ConnectionArgs;
 use crate::failure::Failure;
 use crate::output::{self, OutputArgs, Row, or_dash};
 use crate::port;
 
-/// Show resources: networks, workloads or hosts
+/// Show resources: networks, workloads, hosts, groups or firewallpolicies
 ///
 /// Workloads are shown with one line for each port: SENT and RECEIVED are packets as the workload sees them,
-/// DROPPED is what it sent and what was meant for it that did not go on, by all reasons together.
+/// DROPPED is what it sent and what was meant for it that did not go on, by all reasons together. ENFORCED says
+/// whether the firewall stands before the port: a line is red where it does not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// networks, workloads or hosts
+    /// networks, workloads, hosts, groups or firewallpolicies (also: policies)
     kind: Kind,
     /// Name of one resource; all of the kind when not given
     name: Option<String>,
@@ -43,15 +45,31 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 fn table(kind: Kind, resources: &[Resource]) -> String {
     let header: &[&str] = match kind {
         Kind::Network => &["NAME", "SUBNETS", "GATEWAYS", "MTU", "VNI", "ROUTER", "PORTS"],
-        Kind::Workload => {
-            &["NAME", "HOST", "PORT", "NETWORK", "ADDRESSES", "LINK", "SENT", "RECEIVED", "DROPPED", "FAULTS"]
-        }
+        Kind::Workload => &[
+            "NAME",
+            "HOST",
+            "PORT",
+            "NETWORK",
+            "ADDRESSES",
+            "LINK",
+            "ENFORCED",
+            "GROUPS",
+            "POLICIES",
+            "SENT",
+            "RECEIVED",
+            "DROPPED",
+            "FAULTS",
+        ],
         Kind::Host => &["NAME", "CONNECTED", "REVISION", "WANTED", "PORTS", "UP", "VERSION", "ERROR"],
+        Kind::Group => firewall::GROUP_COLUMNS,
+        Kind::FirewallPolicy => firewall::POLICY_COLUMNS,
     };
     let rows = resources.iter().flat_map(|resource| match resource {
         Resource::Network(network) => vec![network_row(network).into()],
         Resource::Workload(workload) => workload_rows(workload),
         Resource::Host(host) => vec![host_row(host)],
+        Resource::Group(group) => vec![firewall::group_row(group)],
+        Resource::FirewallPolicy(policy) => vec![firewall::policy_row(policy)],
     });
     output::table(header, rows.collect())
 }
@@ -73,8 +91,11 @@ fn network_row(network: &Network) -> Vec<String> {
 fn workload_rows(workload: &Workload) -> Vec<Row> {
     let Workload { name, spec, status, .. } = workload;
     if spec.ports.is_empty() {
-        let mut row = vec!["-".to_owned(); 10];
+        let mut row = vec!["-".to_owned(); 13];
         row.splice(0..2, [name.clone(), spec.host.clone()]);
+        if let Some(status) = status {
+            row.splice(7..8, [or_dash(join(&status.groups))]);
+        }
         return vec![row.into()];
     }
     let rows = spec.ports.iter().map(|declared| {
@@ -84,12 +105,15 @@ fn workload_rows(workload: &Workload) -> Vec<Row> {
             (Some(report), Some(status)) => row.extend([
                 or_dash(join(&report.addresses)),
                 port::link(report, status).to_owned(),
+                report.enforced.to_string(),
+                or_dash(join(&status.groups)),
+                or_dash(join(&status.policies)),
                 report.from_guest.packets.to_string(),
                 report.to_guest.packets.to_string(),
                 report.drops.values().sum::<u64>().to_string(),
                 or_dash(report.faults.join("; ")),
             ]),
-            _ => row.extend(std::iter::repeat_n("-".to_owned(), 6)),
+            _ => row.extend(std::iter::repeat_n("-".to_owned(), 9)),
         }
         Row { cells: row, alarm: !report.zip(status.as_ref()).is_some_and(port::is_sound) }
     });
@@ -119,6 +143,8 @@ pub(crate) fn join<T: ToString>(values: &[T]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mgmt_types::Enforced;
+
     use super::*;
     use crate::port::tests::workload;
 
@@ -137,6 +163,9 @@ mod tests {
                 "blue",
                 "10.0.1.11,fd00:1::11",
                 "up",
+                "yes",
+                "shop,web",
+                "shop,baseline",
                 "100",
                 "200",
                 "7",
@@ -149,11 +178,24 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_nothing_enforces_on_is_an_alarm() {
+        let mut workload = workload();
+        let alarm =
+            |workload: &Workload| workload_rows(workload).iter().map(|row| row.alarm).collect::<Vec<_>>();
+        workload.status.as_mut().expect("a status").ports[0].faults.clear();
+        assert_eq!(alarm(&workload), [false, true], "eth1 is excluded");
+        workload.status.as_mut().expect("a status").ports[0].enforced = Enforced::Pending;
+        assert_eq!(alarm(&workload), [true, true]);
+        let text = table(Kind::Workload, &[Resource::Workload(workload)]);
+        assert!(text.contains("pending") && text.contains(" no "), "{text}");
+    }
+
+    #[test]
     fn a_port_nobody_reports_on_shows_dashes() {
         let mut workload = workload();
         workload.status = None;
         let text = table(Kind::Workload, &[Resource::Workload(workload)]);
         let words: Vec<&str> = text.lines().nth(1).expect("a row").split_whitespace().collect();
-        assert_eq!(words, ["web-1", "host-a", "eth0", "blue", "-", "-", "-", "-", "-", "-"]);
+        assert_eq!(words, ["web-1", "host-a", "eth0", "blue", "-", "-", "-", "-", "-", "-", "-", "-", "-"]);
     }
 }

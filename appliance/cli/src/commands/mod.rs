@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod describe;
+pub(crate) mod firewall;
 pub(crate) mod get;
 pub(crate) mod manager;
 pub(crate) mod port;

@@ -24,6 +24,20 @@ spec:
     - { name: eth1, network: blue, mac: \"52:54:00:00:00:01\", attach: { vhostUser: { role: client, socket: /tmp/x.sock } } }
 ";
 
+const WALL: &str = "\
+kind: Group
+name: shop
+spec: { match: \"app = shop and name = web-*\", cidrs: [198.51.100.0/24] }
+---
+kind: FirewallPolicy
+name: shop
+spec:
+  appliesTo: [shop]
+  rules:
+    - { name: https, direction: in, action: allow, services: [https, tcp/8443-8450], log: true }
+    - { name: rest, direction: in, action: reject, from: [any] }
+";
+
 fn up() -> (tempfile::TempDir, Service) {
     let dir = tempfile::tempdir().expect("a directory");
     let service = Service::start(dir.path(), &["up", "--workers", "1", "--poll", "sleep"]);
@@ -53,8 +67,9 @@ fn apply_says_what_became_of_each_resource() {
 fn what_get_prints_as_yaml_or_json_applies_again_unchanged() {
     let (_dir, up) = up();
     up.apply(SHOP);
+    up.apply(WALL);
     for format in ["yaml", "json"] {
-        for kind in ["networks", "workloads", "hosts"] {
+        for kind in ["networks", "workloads", "hosts", "groups", "policies"] {
             let text = up.run(&["get", kind, "-o", format]).good();
             let said = up.run_with(&["apply", "-f", "-"], &text).good();
             assert!(said.contains("unchanged") && said.contains("nothing to change"), "{text}\n{said}");
@@ -79,6 +94,32 @@ fn get_and_describe_show_what_is_declared_and_what_is() {
     assert_eq!(port["fromGuest"]["packets"], 0);
     assert_eq!(up.json(&["get", "workloads", "-l", "app=shop,tier!=db"])[0]["name"], "web-1");
     assert_eq!(up.json(&["get", "workloads", "-l", "app!=shop"]), json!([]));
+}
+
+#[test]
+fn groups_and_policies_show_whom_they_are_about() {
+    let (_dir, up) = up();
+    up.apply(SHOP);
+    up.apply(WALL);
+    let table = up.run(&["get", "groups"]).good();
+    assert!(table.contains("app = shop and name = web-* or 198.51.100.0/24"), "{table}");
+    let table = up.run(&["get", "policies"]).good();
+    let line = table.lines().find(|line| line.starts_with("shop")).expect("a line");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words, ["shop", "application", "1000", "enforce", "shop", "1", "2", "0"]);
+    assert!(table.lines().any(|line| line.starts_with("baseline")), "{table}");
+    let text = up.run(&["describe", "policy", "shop"]).good();
+    assert!(
+        text.contains("https,tcp/8443-8450") && text.contains("  applies to  shop\n  workloads   1\n"),
+        "{text}"
+    );
+    assert!(up.run(&["describe", "grp", "shop"]).good().contains("    web-1\n"));
+    let table = up.run(&["get", "workloads"]).good();
+    assert!(table.contains("shop,baseline") && table.contains("ENFORCED"), "{table}");
+    let said = up.run(&["delete", "policy", "baseline"]).bad(1);
+    assert!(said.contains("cannot be deleted"), "{said}");
+    let said = up.run(&["delete", "group", "shop"]).bad(1);
+    assert!(said.contains("FirewallPolicy/shop"), "{said}");
 }
 
 #[test]
@@ -177,7 +218,7 @@ fn watch_follows_changes_and_outlives_a_restart_of_the_manager() {
     let arguments = ["up", "--workers", "1", "--poll", "sleep", "--listen", &listen];
     let mut up = Service::start(dir.path(), &arguments);
     let watch = up
-        .command(&["watch", "--from", "0", "--limit", "3", "-o", "json"])
+        .command(&["watch", "--from", "1", "--limit", "3", "-o", "json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn();

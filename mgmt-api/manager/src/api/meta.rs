@@ -91,7 +91,7 @@ fn prometheus(context: &Context, now: SystemTime) -> String {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Palisade", description = "Declares networks and workloads, and says how they fare."),
+    info(title = "Palisade", description = "Declares networks, workloads and firewall policies, and says how they fare."),
     paths(
         resources::list, resources::read, resources::replace, resources::patch, resources::remove,
         apply::apply, apply::delete, watch::watch,

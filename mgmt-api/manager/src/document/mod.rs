@@ -11,7 +11,9 @@ mod yaml;
 
 use std::sync::Arc;
 
-use mgmt_types::{Host, Kind, Mistake, Network, Problem, ProblemKind, Resource, Workload};
+use mgmt_types::{
+    FirewallPolicy, Group, Host, Kind, Mistake, Network, Problem, ProblemKind, Resource, Workload,
+};
 use serde::Deserialize;
 
 pub(crate) use node::{Node, Value};
@@ -97,7 +99,7 @@ impl Source {
 /// A resource as declared, and where.
 #[derive(Debug, Clone)]
 pub(crate) struct Declared {
-    pub(crate) resource: Resource,
+    pub(crate) resource: Box<Resource>,
     pub(crate) source: Arc<Source>,
 }
 
@@ -120,7 +122,7 @@ impl Named {
 /// Reads every document of a request as a resource.
 pub(crate) fn read(format: Format, body: &[u8]) -> Result<Vec<Declared>, Problem> {
     each(sources(format, body)?, |source| {
-        let resource = resource(&source.root)?;
+        let resource = Box::new(resource(&source.root)?);
         Ok(Declared { resource, source })
     })
 }
@@ -153,7 +155,7 @@ fn one(mut sources: Vec<Source>, kind: Kind, name: &str) -> Result<Declared, Pro
         source.root.default_member("kind", kind.as_str());
     }
     let declared = each(sources, |source| {
-        let resource = resource(&source.root)?;
+        let resource = Box::new(resource(&source.root)?);
         Ok(Declared { resource, source })
     })?;
     let Some(one) = declared.into_iter().next() else {
@@ -297,6 +299,8 @@ fn resource(root: &Node) -> Result<Resource, Mistake> {
         Kind::Network => deserialize::from_node::<Network>(&body).map(Resource::Network),
         Kind::Workload => deserialize::from_node::<Workload>(&body).map(Resource::Workload),
         Kind::Host => deserialize::from_node::<Host>(&body).map(Resource::Host),
+        Kind::Group => deserialize::from_node::<Group>(&body).map(Resource::Group),
+        Kind::FirewallPolicy => deserialize::from_node::<FirewallPolicy>(&body).map(Resource::FirewallPolicy),
     };
     resource.map(Resource::desired).map_err(|mut mistake| {
         mistake.resource = Some(format!("{kind}/{name}"));
@@ -310,7 +314,7 @@ fn identity(root: &Node) -> Result<(Kind, String), Mistake> {
         return Err(Mistake::new("", root.describe(), "a mapping with kind, name and spec")
             .detail("a document is not a resource"));
     };
-    let kinds = "Network, Workload or Host";
+    let kinds = "Network, Workload, Host, Group or FirewallPolicy";
     let kind = match root.member("kind") {
         None => return Err(missing("kind", kinds)),
         Some(Node { value: Value::String(text), .. }) => Kind::ALL

@@ -63,7 +63,14 @@ fn each_mistake_has_line_field_got_and_expected() {
         ("name: eth0", "name: 7", "spec.ports[0].name", 13, "7", "quotes"),
         ("mtu: auto", "mtu: big", "spec.mtu", 4, "big", "auto or a number of bytes"),
         ("10.0.1.0/24,", "10.0.1.0/33,", "spec.subnets[0]", 4, "10.0.1.0/33", "such as 10.0.1.0/24"),
-        ("kind: Workload", "kind: Workloads", "kind", 6, "Workloads", "Network, Workload or Host"),
+        (
+            "kind: Workload",
+            "kind: Workloads",
+            "kind",
+            6,
+            "Workloads",
+            "Network, Workload, Host, Group or FirewallPolicy",
+        ),
         ("labels: { app: shop", "labels: { app: [shop]", "labels.app", 8, "a list", "a string"),
     ];
     for (right, wrong, field, line, got, expected) in cases {

@@ -21,13 +21,15 @@ use crate::state::{Counters, Entry, State};
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
+const IDENTITIES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("identities");
 const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
 const DONE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit-done");
 const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit-refused");
 
-/// The layout this version writes.
-const LAYOUT: u64 = 1;
+/// The layout this version writes. One that was written by an older version has less in it and is read as it is: layout
+/// 1 knows no groups and no policies.
+const LAYOUT: u64 = 2;
 /// Cache of the database, in bytes: the state itself is in memory, so it serves history and audit reads alone.
 const CACHE: usize = 16 << 20;
 
@@ -83,12 +85,13 @@ impl Embedded {
         {
             let mut meta = write.open_table(META).map_err(failed)?;
             let have = number(&meta, "layout")?.unwrap_or(LAYOUT);
-            if have != LAYOUT {
+            if !(1..=LAYOUT).contains(&have) {
                 return Err(StoreError::Layout { path: path.to_owned(), have, know: LAYOUT });
             }
             meta.insert("layout", LAYOUT).map_err(failed)?;
             // Readers find no table that was never opened for writing.
             write.open_table(ENTRIES).map_err(failed)?;
+            write.open_table(IDENTITIES).map_err(failed)?;
             write.open_table(TOKENS).map_err(failed)?;
             for table in [HISTORY, DONE, REFUSED] {
                 write.open_table(table).map_err(failed)?;
@@ -120,10 +123,17 @@ impl Store for Embedded {
         state.counters = Counters {
             next_vni: counter("next-vni", fresh.next_vni)?,
             next_port: counter("next-port", fresh.next_port)?,
+            next_rule: counter("next-rule", fresh.next_rule)?,
+            next_identity: counter("next-identity", fresh.next_identity)?,
         };
         for item in read.open_table(ENTRIES).map_err(failed)?.iter().map_err(failed)? {
             let (key, value) = item.map_err(failed)?;
             state.put(decode::<Entry>(key.value(), value.value())?);
+        }
+        for item in read.open_table(IDENTITIES).map_err(failed)?.iter().map_err(failed)? {
+            let (key, value) = item.map_err(failed)?;
+            let set = decode(&format!("identity {}", key.value()), value.value())?;
+            state.identities.insert(key.value(), set);
         }
         Ok(state)
     }
@@ -139,6 +149,8 @@ impl Store for Embedded {
             meta.insert("revision", got).map_err(failed)?;
             meta.insert("next-vni", u64::from(commit.counters.next_vni)).map_err(failed)?;
             meta.insert("next-port", u64::from(commit.counters.next_port)).map_err(failed)?;
+            meta.insert("next-rule", u64::from(commit.counters.next_rule)).map_err(failed)?;
+            meta.insert("next-identity", u64::from(commit.counters.next_identity)).map_err(failed)?;
             let mut entries = write.open_table(ENTRIES).map_err(failed)?;
             for entry in commit.puts {
                 let key = format!("{}/{}", entry.kind(), entry.name());
@@ -146,6 +158,15 @@ impl Store for Embedded {
             }
             for (kind, name) in commit.removals {
                 entries.remove(format!("{kind}/{name}").as_str()).map_err(failed)?;
+            }
+            let mut identities = write.open_table(IDENTITIES).map_err(failed)?;
+            for (id, set) in commit.identities {
+                match set {
+                    Some(set) => {
+                        drop(identities.insert(id, encode("identity", set)?.as_slice()).map_err(failed)?)
+                    }
+                    None => drop(identities.remove(id).map_err(failed)?),
+                }
             }
             self.add_history(write, &mut meta, commit.revision)?;
             add_audit(write, &mut meta, DONE, self.limits.done, commit.audit)
@@ -328,7 +349,8 @@ mod tests {
         };
         let counters = plan.state.counters;
         let (puts, removals, audit) = (&plan.puts, &plan.removals, &entry("apply"));
-        store.commit(&Commit { revision: &revision, puts, removals, counters, audit }).unwrap();
+        let identities = &plan.identities;
+        store.commit(&Commit { revision: &revision, puts, removals, identities, counters, audit }).unwrap();
         plan.state
     }
 
@@ -372,7 +394,8 @@ mod tests {
             hosts: Vec::new(),
         };
         let counters = state.counters;
-        let commit = Commit { revision: &stale, puts: &[], removals: &[], counters, audit: &entry("x") };
+        let audit = &entry("x");
+        let commit = Commit { revision: &stale, puts: &[], removals: &[], identities: &[], counters, audit };
         assert!(matches!(store.commit(&commit), Err(StoreError::Conflict { have: 1, got: 1 })));
         assert_eq!(store.load().unwrap(), state);
     }

@@ -249,12 +249,12 @@ impl Model {
             seen.push(key.clone());
             match wish {
                 Wish::Put(declared) => {
-                    if let Resource::Network(Network { spec, .. }) = &declared.resource
+                    if let Resource::Network(Network { spec, .. }) = &*declared.resource
                         && let Some(vni) = spec.vni
                     {
                         next.vnis.insert(name.to_owned(), vni);
                     }
-                    next.resources.insert(key, declared.resource.clone());
+                    next.resources.insert(key, (*declared.resource).clone());
                 }
                 Wish::Delete(_) => {
                     if kind == Kind::Network {

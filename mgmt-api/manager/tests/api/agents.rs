@@ -18,7 +18,7 @@ async fn a_host_gets_its_slice_at_once_and_again_when_it_changes() {
         tokio::time::timeout(PATIENCE, slices.next()).await.unwrap().unwrap().unwrap()
     };
     let first: mgmt_types::agent::Slice = next(&mut slices).await;
-    assert_eq!((first.revision, first.host.as_str(), first.ports.len()), (1, "host-a", 0));
+    assert_eq!((first.revision, first.host.as_str(), first.ports.len()), (2, "host-a", 0));
     // Asking made the host.
     assert!(matches!(server.client().get(Kind::Host, "host-a").await.unwrap(), Resource::Host(_)));
 
@@ -85,5 +85,5 @@ async fn a_host_that_speaks_is_declared_and_its_unknown_fields_are_ignored() {
     assert_eq!(host["status"]["connected"], true);
     // Saying it again is no new revision.
     server.send("POST", "/v1/agent/status", &[("content-type", "application/json")], body).await;
-    assert_eq!(server.get("/v1/hosts").await.json()["revision"], 1);
+    assert_eq!(server.get("/v1/hosts").await.json()["revision"], 2);
 }

@@ -11,15 +11,15 @@ async fn a_put_creates_then_replaces_then_changes_nothing() {
     let server = Server::start().await;
     let body = r#"{"spec":{"subnets":["10.0.1.0/24"]}}"#;
     let first = server.send("PUT", "/v1/networks/blue", &[JSON], body).await;
-    assert_eq!((first.status, first.header("etag")), (201, Some("\"1\"")));
+    assert_eq!((first.status, first.header("etag")), (201, Some("\"2\"")));
     assert_eq!(first.json()["kind"], "Network");
     let again = server.send("PUT", "/v1/networks/blue", &[JSON], body).await;
-    assert_eq!((again.status, again.header("etag")), (200, Some("\"1\"")), "{again:?}");
+    assert_eq!((again.status, again.header("etag")), (200, Some("\"2\"")), "{again:?}");
     let wider = server.send("PUT", "/v1/networks/blue", &[JSON], r#"{"spec":{"subnets":[]}}"#).await;
-    assert_eq!((wider.status, wider.header("etag")), (200, Some("\"2\"")));
+    assert_eq!((wider.status, wider.header("etag")), (200, Some("\"3\"")));
     let yaml = "spec: { subnets: [10.0.9.0/24] }\n";
     let wider = server.send("PUT", "/v1/networks/blue", &[("content-type", "application/yaml")], yaml).await;
-    assert_eq!((wider.status, wider.header("etag")), (200, Some("\"3\"")));
+    assert_eq!((wider.status, wider.header("etag")), (200, Some("\"4\"")));
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_stale_write_is_refused() {
         ("PATCH", [JSON, ("if-match", "\"7\"")], 412),
         ("DELETE", [JSON, ("if-match", "\"7\"")], 412),
         ("PUT", [JSON, ("if-none-match", "*")], 412),
-        ("PUT", [JSON, ("if-match", "\"7\", \"1\"")], 200),
+        ("PUT", [JSON, ("if-match", "\"7\", \"2\"")], 200),
         ("PUT", [JSON, ("if-match", "*")], 200),
     ] {
         let answer = server.send(method, "/v1/networks/blue", &headers, body).await;
@@ -99,14 +99,14 @@ async fn a_dry_run_says_what_would_be_and_does_nothing() {
     let headers = [("content-type", "application/yaml")];
     let answer = server.send("POST", "/v1/apply?dryRun=true", &headers, BASE).await;
     let applied = answer.json();
-    assert_eq!((answer.status, &applied["revision"], &applied["dryRun"]), (200, &json!(0), &json!(true)));
+    assert_eq!((answer.status, &applied["revision"], &applied["dryRun"]), (200, &json!(1), &json!(true)));
     assert_eq!(applied["results"][1], json!({ "kind": "Network", "name": "blue", "change": "created" }));
     assert_eq!(server.get("/v1/networks").await.json()["items"], json!([]));
     server.apply(BASE).await;
     let answer = server.send("POST", "/v1/delete?dryRun=true", &headers, BASE).await;
     assert_eq!(answer.json()["results"][0]["change"], "deleted");
     let answer = server.send("POST", "/v1/delete", &headers, BASE).await;
-    assert_eq!((answer.status, answer.json()["revision"].as_u64()), (200, Some(2)));
+    assert_eq!((answer.status, answer.json()["revision"].as_u64()), (200, Some(3)));
     let answer = server.send("POST", "/v1/delete", &headers, BASE).await;
     assert_eq!(answer.json()["results"][0]["change"], "unchanged");
 }
@@ -155,5 +155,5 @@ async fn of_writers_that_collide_none_is_lost() {
     }
     let host = server.get("/v1/hosts/tally").await.json();
     assert_eq!(host["labels"]["n"], (WRITERS * EACH).to_string());
-    assert_eq!(host["revision"], 1 + WRITERS * EACH, "a revision was made for a write that was refused");
+    assert_eq!(host["revision"], 2 + WRITERS * EACH, "a revision was made for a write that was refused");
 }

@@ -21,7 +21,7 @@ async fn a_restart_keeps_state_tokens_authority_and_numbers() {
     assert_eq!(server.admin, admin);
     assert_eq!(std::fs::read(server.running.ca_file()).unwrap(), ca);
     assert_eq!(server.get("/v1/workloads/web-1").await.json(), before);
-    assert_eq!(server.apply(BASE).await, 1);
+    assert_eq!(server.apply(BASE).await, 2);
 }
 
 #[tokio::test]
