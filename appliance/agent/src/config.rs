@@ -21,8 +21,20 @@ pub struct Config {
     pub cpus: Vec<usize>,
     /// How workers wait for frames.
     pub poll: Poll,
+    /// Connections that are tracked in all, up to 2^24 - 2; each takes about 160 bytes once it exists.
+    pub max_flows: u32,
+    /// Connections that one port may have begun.
+    pub max_flows_per_port: u32,
     /// Where slices come from.
     pub source: Source,
+}
+
+impl Config {
+    /// [`Config::max_flows`] for who has no opinion: 2^20.
+    pub const MAX_FLOWS: u32 = 1 << 20;
+    /// The part of all flows that one port may have begun, for who has no opinion: an eighth, so that no few ports can use
+    /// up the table.
+    pub const PORTS_SHARE: u32 = 8;
 }
 
 /// How workers wait for frames: the trade between latency and an idle CPU.

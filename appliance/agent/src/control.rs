@@ -8,17 +8,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mgmt_types::VhostRole;
-use mgmt_types::agent::{HostStatus, Slice};
-use pipeline::{HashKey, Snapshot};
+use mgmt_types::agent::{FirewallSettings, HostStatus, Slice};
+use pipeline::conntrack::tcp;
+use pipeline::{FlowTable, HashKey, Snapshot};
 use tokio::sync::watch;
 
 use crate::announce::Announcer;
 use crate::board::{Board, Entry, Notes};
+use crate::compile::firewall::timeouts;
 use crate::compile::{AttachmentPlan, Compiled, Difference, PortPlan, compile};
 use crate::counters::Counters;
 use crate::homes::Homes;
 use crate::plane::Plane;
 use crate::port::{Attachment, LocalPort};
+use crate::slots::Slots;
 use crate::state::{Found, MadeDevice, StateDir};
 use crate::tap::Tap;
 use crate::world::World;
@@ -56,6 +59,8 @@ pub(crate) struct Control {
     outbox: Sender<Message>,
     changed: Arc<AtomicBool>,
     homes: Homes,
+    slots: Slots,
+    flows: Arc<FlowTable>,
     made: BTreeSet<MadeDevice>,
     snapshot: Arc<Snapshot>,
     ids: Vec<u32>,
@@ -87,6 +92,8 @@ impl Control {
         let Parts { host, run_dir, key, state, plane, board, report, inbox, outbox } = parts;
         let mut control = Self {
             homes: Homes::new(plane.workers()),
+            slots: Slots::default(),
+            flows: plane.world().flows.clone(),
             snapshot: plane.world().snapshot.clone(),
             host,
             run_dir,
@@ -183,7 +190,10 @@ impl Control {
             self.refused = None;
             return;
         }
-        match compile(&slice, &self.host, &self.run_dir, self.key) {
+        let here = slice.ports.iter().filter(|port| port.host == self.host);
+        self.slots.keep(here.map(|port| port.id));
+        let in_force = self.snapshot.policy().clone();
+        match compile(&slice, &self.host, &self.run_dir, self.key, Some(&in_force), &self.slots) {
             Err(error) => {
                 let text = format!("revision {} is refused: {error}", slice.revision);
                 log::error!("{text}");
@@ -191,7 +201,10 @@ impl Control {
                 self.note();
                 return;
             }
-            Ok(compiled) => self.go_over_to(compiled),
+            Ok(compiled) => {
+                self.configure_flows(&slice.settings);
+                self.go_over_to(compiled);
+            }
         }
         self.refused = None;
         if !kept {
@@ -205,6 +218,12 @@ impl Control {
         log::info!("revision {} is in force, {} local ports", slice.revision, self.running.len());
         self.in_force = Some(slice);
         self.note();
+    }
+
+    /// How flows are tracked from now on.
+    fn configure_flows(&self, settings: &FirewallSettings) {
+        let tcp = tcp::Settings { pick_up: settings.tcp_pick_up };
+        self.flows.configure(&timeouts(&settings.timeouts), &tcp);
     }
 
     fn go_over_to(&mut self, compiled: Compiled) {
@@ -418,7 +437,7 @@ impl Control {
     /// Gives workers the world as it is now, and waits until they live in it.
     fn publish_world(&mut self) {
         let local = self.running.iter().map(|(id, entry)| (*id, entry.port.clone())).collect();
-        self.plane.publish(World::new(self.snapshot.clone(), &self.ids, &local));
+        self.plane.publish(World::new(self.snapshot.clone(), self.flows.clone(), &self.ids, &local));
         if !self.plane.settle(PATIENCE) {
             log::error!("a worker did not take over a new configuration within {PATIENCE:?}");
         }
@@ -473,8 +492,8 @@ impl vhost_backend::PortEvents for PortWatch {
 
 /// The same port, plugged in differently.
 fn with_attachment(port: &LocalPort, attachment: Attachment, homes: Box<[usize]>) -> LocalPort {
-    let (counters, limit) = (port.counters.clone(), port.limit.clone());
-    LocalPort::new(port.id, port.full_name.clone(), attachment, homes, counters, limit)
+    let (counters, state) = (port.counters.clone(), port.state.clone());
+    LocalPort::new(port.id, port.full_name.clone(), attachment, homes, counters, state)
 }
 
 fn made_device(config: &crate::tap::TapConfig) -> MadeDevice {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use arrayvec::ArrayVec;
-use pipeline::{DropReason, Instant, PortIndex, PortState, Verdict};
+use pipeline::{DropReason, Instant, PortIndex, Verdict, Workspace};
 use vhost_backend::{BURST, Burst, MAX_FRAME, NET_HEADER, PutError, RxFeatures, RxRing};
 use wire::gso::{Checksum, Segmenter, finish_checksum};
 use wire::vnet::{self, VnetHeader};
@@ -19,6 +19,7 @@ pub(crate) struct Deliverer {
     worker: usize,
     /// One frame in one piece, for checksums and segmentation in software.
     linear: Box<[u8]>,
+    work: Workspace,
 }
 
 impl std::fmt::Debug for Deliverer {
@@ -32,7 +33,7 @@ type Mask = u64;
 
 impl Deliverer {
     pub(crate) fn new(worker: usize) -> Self {
-        Self { worker, linear: vec![0; MAX_FRAME as usize].into_boxed_slice() }
+        Self { worker, linear: vec![0; MAX_FRAME as usize].into_boxed_slice(), work: Workspace::new() }
     }
 
     /// Takes a burst that `from` sent all the way.
@@ -41,7 +42,7 @@ impl Deliverer {
         let Some(source) = world.local(from) else { return };
         let mut verdicts = [Verdict::Flood; BURST];
         let count = burst.len();
-        judge(world, source, from, burst, now, &mut verdicts[..count]);
+        judge(world, source, from, burst, now, &mut verdicts[..count], &mut self.work);
 
         let counters = &source.counters[self.worker];
         let mut keys = [0u32; BURST];
@@ -55,6 +56,11 @@ impl Deliverer {
                 }
                 Verdict::Flood => floods |= 1 << i,
                 Verdict::Reply => replies |= 1 << i,
+                Verdict::Refuse(reason) => {
+                    counters.dropped(*reason, 1);
+                    replies |= 1 << i;
+                    continue;
+                }
                 Verdict::Drop(reason) => {
                     counters.dropped(*reason, 1);
                     continue;
@@ -76,10 +82,26 @@ impl Deliverer {
             self.hand_over(world, from, burst, replies);
         }
         if floods != 0 {
-            for &port in world.snapshot.flood_ports(world.snapshot.port(from).network()) {
-                if port != from {
-                    self.hand_over(world, port, burst, floods);
+            self.flood(world, from, burst, floods);
+        }
+    }
+
+    /// Gives frames for many to all who admit them.
+    #[inline(never)]
+    fn flood(&mut self, world: &World, from: PortIndex, burst: &mut Burst<'_>, floods: Mask) {
+        for &port in world.snapshot.flood_ports(world.snapshot.port(from).network()) {
+            let Some(receiver) = world.local(port).filter(|_| port != from) else { continue };
+            let mut admitted = floods;
+            for i in bits(floods) {
+                if let Err(reason) =
+                    pipeline::admits(&world.snapshot, from, port, &view(&mut burst.frames_mut()[i]))
+                {
+                    receiver.counters[self.worker].dropped(reason, 1);
+                    admitted &= !(1 << i);
                 }
+            }
+            if admitted != 0 {
+                self.hand_over(world, port, burst, admitted);
             }
         }
     }
@@ -153,24 +175,22 @@ fn judge(
     burst: &mut Burst<'_>,
     now: Instant,
     verdicts: &mut [Verdict],
+    work: &mut Workspace,
 ) {
-    let mut frames: ArrayVec<pipeline::Frame<'_>, BURST> = burst
-        .frames_mut()
-        .iter_mut()
-        .map(|frame| pipeline::Frame {
-            head: &mut frame.head,
-            head_len: &mut frame.head_len,
-            len: &mut frame.len,
-            net: &mut frame.net,
-        })
-        .collect();
-    if world.snapshot.port(from).rate_limit().is_some() {
-        // One bucket for all queues of the port: workers that serve them take turns, a burst each.
-        let mut state = source.limit();
-        pipeline::from_port(&world.snapshot, from, &mut state, now, &mut frames, verdicts);
-    } else {
-        let mut state = PortState::default();
-        pipeline::from_port(&world.snapshot, from, &mut state, now, &mut frames, verdicts);
+    let mut frames: ArrayVec<pipeline::Frame<'_>, BURST> = burst.frames_mut().iter_mut().map(view).collect();
+    let World { snapshot, flows, .. } = world;
+    pipeline::from_port(snapshot, flows, from, &source.state, now, &mut frames, verdicts, work);
+    work.report.drain().for_each(drop);
+}
+
+/// A frame, as the pipeline sees it.
+#[inline]
+fn view(frame: &mut vhost_backend::Frame) -> pipeline::Frame<'_> {
+    pipeline::Frame {
+        head: &mut frame.head,
+        head_len: &mut frame.head_len,
+        len: &mut frame.len,
+        net: &mut frame.net,
     }
 }
 

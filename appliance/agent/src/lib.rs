@@ -23,6 +23,7 @@ mod plane;
 mod port;
 mod readiness;
 mod run;
+mod slots;
 mod spread;
 mod state;
 mod sync;

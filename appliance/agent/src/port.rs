@@ -1,7 +1,7 @@
 //! A local port, as workers see it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pipeline::PortState;
 
@@ -21,8 +21,8 @@ pub(crate) struct LocalPort {
     pub(crate) homes: Box<[usize]>,
     /// One block for each worker. Outlives re-opening.
     pub(crate) counters: Arc<[Counters]>,
-    /// What is left of its rate limit. Outlives re-opening.
-    pub(crate) limit: Arc<Mutex<PortState>>,
+    /// What the pipeline remembers of it. Outlives re-opening.
+    pub(crate) state: Arc<PortState>,
     receiving_pairs: AtomicU16,
     /// Set by the worker that finds its device removed behind our back.
     pub(crate) gone: AtomicBool,
@@ -49,7 +49,7 @@ impl LocalPort {
         attachment: Attachment,
         homes: Box<[usize]>,
         counters: Arc<[Counters]>,
-        limit: Arc<Mutex<PortState>>,
+        state: Arc<PortState>,
     ) -> Self {
         let port = Self {
             id,
@@ -57,7 +57,7 @@ impl LocalPort {
             attachment,
             homes,
             counters,
-            limit,
+            state,
             receiving_pairs: AtomicU16::new(1),
             gone: AtomicBool::new(false),
             start_seen: AtomicU64::new(0),
@@ -100,12 +100,5 @@ impl LocalPort {
     #[inline]
     pub(crate) fn receiving_pairs(&self) -> u16 {
         self.receiving_pairs.load(Ordering::Relaxed)
-    }
-
-    /// What is left of the rate limit, for one burst.
-    #[inline]
-    pub(crate) fn limit(&self) -> MutexGuard<'_, PortState> {
-        // A panic in a worker ends the process, so a poisoned lock is only met while it goes down.
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,13 +9,15 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use mgmt_types::agent::HostStatus;
-use pipeline::{HashKey, Snapshot};
+use pipeline::conntrack::{tcp, timeouts::Timeouts};
+use pipeline::{FlowTable, FlowTableConfig, HashKey, Snapshot};
 use tokio::sync::watch;
 
 use crate::board::Board;
 use crate::config::Config;
 use crate::control::{Control, Message, Parts};
 use crate::plane::Plane;
+use crate::slots;
 use crate::state::{StateDir, StateError};
 use crate::sync::Sync;
 use crate::worker::Worker;
@@ -66,14 +68,25 @@ pub struct Handle {
 /// When directories, sockets, threads or the pinning of workers are impossible, or another agent runs on the same state
 /// directory. A port that cannot be opened is no error: it is tried again each second, and its status says why.
 pub fn run(config: Config) -> Result<Handle, RunError> {
-    let Config { host, state_dir, run_dir, workers, cpus, poll, source } = config;
+    let Config { host, state_dir, run_dir, workers, cpus, poll, max_flows, max_flows_per_port, source } =
+        config;
     let state = StateDir::open(&state_dir)?;
     make_directory(&run_dir.join("ports"))?;
 
     let random = RandomState::new();
     let key = HashKey([random.hash_one(0u64), random.hash_one(1u64)]);
-    let empty = Snapshot::builder(0, key).build().map_err(|error| RunError::Worker(error.to_string()))?;
-    let world = World::new(Arc::new(empty), &[], &Default::default());
+    let empty = Snapshot::builder(0, key, Arc::default())
+        .build()
+        .map_err(|error| RunError::Worker(error.to_string()))?;
+    let flows = FlowTable::new(FlowTableConfig {
+        capacity: max_flows,
+        per_port: max_flows_per_port,
+        slots: slots::MOST,
+        key: HashKey([random.hash_one(2u64), random.hash_one(3u64)]),
+        timeouts: Timeouts::default(),
+        tcp: tcp::Settings::default(),
+    });
+    let world = World::new(Arc::new(empty), Arc::new(flows), &[], &Default::default());
     let workers = workers.max(1);
     let plane = Plane::new(workers, world)
         .map_err(|source| RunError::Resources { what: "a worker's eventfd", source })

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pipeline::{PortIndex, Snapshot};
+use pipeline::{FlowTable, PortIndex, Snapshot};
 
 use crate::port::LocalPort;
 
@@ -12,14 +12,21 @@ use crate::port::LocalPort;
 pub(crate) struct World {
     /// What the pipeline judges by.
     pub(crate) snapshot: Arc<Snapshot>,
+    /// The connections that workers track; the same in every world of an agent.
+    pub(crate) flows: Arc<FlowTable>,
     /// By port index; `None` for ports of other hosts.
     ports: Box<[Option<Arc<LocalPort>>]>,
 }
 
 impl World {
     /// Joins a snapshot with the local ports; `ids` are the port ids behind the snapshot's indexes.
-    pub(crate) fn new(snapshot: Arc<Snapshot>, ids: &[u32], local: &BTreeMap<u32, Arc<LocalPort>>) -> Self {
-        Self { snapshot, ports: ids.iter().map(|id| local.get(id).cloned()).collect() }
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        flows: Arc<FlowTable>,
+        ids: &[u32],
+        local: &BTreeMap<u32, Arc<LocalPort>>,
+    ) -> Self {
+        Self { snapshot, flows, ports: ids.iter().map(|id| local.get(id).cloned()).collect() }
     }
 
     /// A local port.

@@ -13,6 +13,9 @@ const MOST_WORKERS: usize = 4;
 /// Largest CPU number: what the kernel's affinity masks hold.
 const MAX_CPU: usize = 1023;
 
+/// Most connections that can be tracked: what 24 bits number.
+const MOST_FLOWS: i64 = (1 << 24) - 2;
+
 /// The data plane of this machine.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Data plane")]
@@ -29,6 +32,13 @@ pub(crate) struct HostArgs {
     /// How workers wait for frames: spin a while and then sleep, never sleep, or sleep at once
     #[arg(long, value_name = "MODE", default_value = "adaptive", value_parser = poll())]
     poll: Poll,
+    /// Connections that are tracked in all; each takes about 160 bytes once it exists
+    #[arg(long, value_name = "N", default_value_t = Config::MAX_FLOWS,
+          value_parser = clap::value_parser!(u32).range(4096..=MOST_FLOWS))]
+    max_flows: u32,
+    /// Connections that one port may have begun [default: an eighth of --max-flows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
+    max_flows_per_port: Option<u32>,
     #[command(flatten)]
     run_dir: RunDir,
 }
@@ -65,7 +75,10 @@ impl HostArgs {
             None => std::thread::available_parallelism().map_or(1, |given| given.get().min(MOST_WORKERS)),
         };
         let (state_dir, run_dir) = (state_dir.to_owned(), self.run_dir.absolute()?);
-        Ok(Config { host, state_dir, run_dir, workers, cpus, poll: self.poll, source })
+        let max_flows = self.max_flows;
+        let max_flows_per_port = self.max_flows_per_port.unwrap_or(max_flows / Config::PORTS_SHARE);
+        let poll = self.poll;
+        Ok(Config { host, state_dir, run_dir, workers, cpus, poll, max_flows, max_flows_per_port, source })
     }
 }
 

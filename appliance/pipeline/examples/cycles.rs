@@ -6,14 +6,17 @@
 //! the head, so that the size makes no difference but the kind does.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant as Clock;
 
+use pipeline::conntrack::{tcp, timeouts::Timeouts};
 use pipeline::{
-    Frame, HEAD, HashKey, Instant, NetworkConfig, PortConfig, PortIndex, PortState, RateLimit, Snapshot,
-    Verdict, from_port,
+    FlowTable, FlowTableConfig, Frame, HEAD, HashKey, Instant, NetworkConfig, PortConfig, PortIndex,
+    PortState, RateLimit, Snapshot, Verdict, Workspace, from_port,
 };
 
 const BURST: usize = 64;
+const KEY: HashKey = HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
 const ROUNDS: usize = 20_000;
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
@@ -24,7 +27,7 @@ fn mac(number: u32) -> [u8; 6] {
 
 /// One sender with a limit if asked for, and `ports` receivers.
 fn snapshot(ports: u32, rate_limit: Option<RateLimit>) -> Snapshot {
-    let mut builder = Snapshot::builder(1, HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]));
+    let mut builder = Snapshot::builder(1, KEY, Arc::default());
     let network = builder
         .network(NetworkConfig {
             gateway_mac: [2, 0xff, 0, 0, 0, 1],
@@ -37,7 +40,16 @@ fn snapshot(ports: u32, rate_limit: Option<RateLimit>) -> Snapshot {
         let v4 = std::net::Ipv4Addr::from_bits(0x0a01_0000 + number).into();
         let v6 = std::net::Ipv6Addr::from_bits((0xfd00 << 112) + u128::from(number)).into();
         let rate_limit = rate_limit.filter(|_| number == 1);
-        let port = PortConfig { network, mac: mac(number), addresses: vec![v4, v6], local: true, rate_limit };
+        let port = PortConfig {
+            network,
+            mac: mac(number),
+            addresses: vec![v4, v6],
+            local: true,
+            rate_limit,
+            identity: 0,
+            firewall: false,
+            slot: 0,
+        };
         builder.port(port).expect("a port");
     }
     builder.build().expect("a snapshot")
@@ -94,7 +106,16 @@ fn run(case: &Case, rounds: usize) -> f64 {
     let mut next = 0;
     let mut spent = Vec::with_capacity(rounds);
     let mut verdicts = [Verdict::Flood; BURST];
-    let mut state = PortState::default();
+    let state = PortState::default();
+    let config = FlowTableConfig {
+        capacity: 4096,
+        per_port: 4096,
+        slots: 1,
+        key: KEY,
+        timeouts: Timeouts::default(),
+        tcp: tcp::Settings::default(),
+    };
+    let (flows, mut work) = (FlowTable::new(config), Workspace::new());
     for round in 0..rounds {
         let mut lens = [0u32; BURST];
         let mut head_lens = [0u16; BURST];
@@ -114,11 +135,13 @@ fn run(case: &Case, rounds: usize) -> f64 {
         });
         from_port(
             black_box(&snapshot),
+            &flows,
             PortIndex(0),
-            &mut state,
+            &state,
             Instant::from_nanos(round as u64 * 1_000_000),
             &mut frames,
             &mut verdicts,
+            &mut work,
         );
         spent.push(start.elapsed().as_nanos());
         assert!(verdicts.iter().all(|verdict| (case.want)(*verdict)), "{}: {:?}", case.name, verdicts[0]);

@@ -2,13 +2,14 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::RateLimit;
 use crate::snapshot::{Destination, Network, NetworkIndex, Port, PortIndex, Snapshot};
 use crate::snapshot::{Neighbour, address_key, link_local, mac_key, mac_number};
 use crate::table::{HashKey, Table};
+use crate::{Policy, RateLimit};
 
 /// RFC 791: every host must accept 576 bytes; RFC 8200 asks for 1280, but only where there is IPv6.
 const LEAST_MTU: u16 = 576;
@@ -40,6 +41,12 @@ pub struct PortConfig {
     pub local: bool,
     /// How much it may send.
     pub rate_limit: Option<RateLimit>,
+    /// The identity of its workload in the policy; 0 for one that is in no group.
+    pub identity: u32,
+    /// Whether the firewall's rules are asked here.
+    pub firewall: bool,
+    /// Its place in the flow table's count of flows per port, stable over snapshots.
+    pub slot: u32,
 }
 
 /// Why a configuration does not compile.
@@ -97,6 +104,14 @@ pub enum BuildError {
         /// The longest possible.
         most: u8,
     },
+    /// A port has an identity, or an identity at an address, that the policy was not told of.
+    #[error("identity {identity} {} is not in the policy", .address.map_or_else(String::new, |address| format!("at {address}")))]
+    UnknownIdentity {
+        /// The identity.
+        identity: u32,
+        /// The address.
+        address: Option<IpAddr>,
+    },
     /// An MTU below what IP needs.
     #[error("MTU {mtu}; at least {least} bytes are needed")]
     Mtu {
@@ -116,10 +131,11 @@ pub struct SnapshotBuilder {
     ports: Vec<Port>,
     destinations: BTreeMap<u64, Option<Destination>>,
     neighbours: BTreeMap<(u16, u128), Neighbour>,
+    policy: Arc<Policy>,
 }
 
 impl SnapshotBuilder {
-    pub(crate) fn new(revision: u64, key: HashKey) -> Self {
+    pub(crate) fn new(revision: u64, key: HashKey, policy: Arc<Policy>) -> Self {
         Self {
             revision,
             key,
@@ -127,6 +143,7 @@ impl SnapshotBuilder {
             ports: Vec::new(),
             destinations: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            policy,
         }
     }
 
@@ -156,12 +173,18 @@ impl SnapshotBuilder {
         }
         self.networks.push(Network::new(config.mtu, config.gateway_mac, broadcasts));
         self.claim_mac(index, config.gateway_mac, None)?;
-        let neighbour = Neighbour { mac: config.gateway_mac, gateway: true };
+        let neighbour = |policy: &Policy, address| Neighbour {
+            mac: config.gateway_mac,
+            gateway: true,
+            port: None,
+            endpoint: policy.external(address),
+        };
         for address in config.gateways {
             check_address(address)?;
-            self.claim_address(index, address, neighbour)?;
+            self.claim_address(index, address, neighbour(&self.policy, address))?;
         }
-        self.claim_link_local(index, neighbour)?;
+        let link_local = IpAddr::V6(link_local(config.gateway_mac));
+        self.claim_link_local(index, link_local, neighbour(&self.policy, link_local))?;
         Ok(index)
     }
 
@@ -180,14 +203,29 @@ impl SnapshotBuilder {
         if config.local {
             entry.add_flood(index);
         }
-        let port = Port::new(&config, entry);
+        let policy = Arc::clone(&self.policy);
+        let identity = |address| {
+            let unknown = BuildError::UnknownIdentity { identity: config.identity, address };
+            policy.endpoint(config.identity, address).ok_or(unknown)
+        };
+        let port = Port::new(&config, entry, identity(None)?);
         self.claim_mac(network, config.mac, Some(Destination { port: index, local: config.local }))?;
-        let neighbour = Neighbour { mac: config.mac, gateway: false };
-        for address in &config.addresses {
-            check_address(*address)?;
-            self.claim_address(network, *address, neighbour)?;
+        let neighbour = |address| {
+            let endpoint = identity(Some(address))?;
+            Ok(Neighbour { mac: config.mac, gateway: false, port: Some(index), endpoint })
+        };
+        let neighbours: Vec<(IpAddr, Neighbour)> = config
+            .addresses
+            .iter()
+            .map(|address| Ok((*address, neighbour(*address)?)))
+            .collect::<Result<_, BuildError>>()?;
+        let own = IpAddr::V6(link_local(config.mac));
+        let own_neighbour = neighbour(own)?;
+        for (address, neighbour) in neighbours {
+            check_address(address)?;
+            self.claim_address(network, address, neighbour)?;
         }
-        self.claim_link_local(network, neighbour)?;
+        self.claim_link_local(network, own, own_neighbour)?;
         self.ports.push(port);
         Ok(index)
     }
@@ -206,6 +244,7 @@ impl SnapshotBuilder {
             self.ports,
             Table::new(self.key, &destinations),
             Table::new(self.key, &neighbours),
+            self.policy,
         ))
     }
 
@@ -244,8 +283,12 @@ impl SnapshotBuilder {
     }
 
     /// The link-local address that follows from the MAC, unless its owner has declared it as well.
-    fn claim_link_local(&mut self, network: NetworkIndex, neighbour: Neighbour) -> Result<(), BuildError> {
-        let address = IpAddr::V6(link_local(neighbour.mac));
+    fn claim_link_local(
+        &mut self,
+        network: NetworkIndex,
+        address: IpAddr,
+        neighbour: Neighbour,
+    ) -> Result<(), BuildError> {
         match self.neighbours.get(&address_key(network, address)) {
             Some(owner) if *owner == neighbour => Ok(()),
             _ => self.claim_address(network, address, neighbour),

@@ -29,6 +29,8 @@ pub enum Verdict {
     Flood,
     /// The frame was turned into the answer: back to its sender.
     Reply,
+    /// It was turned into the refusal that its sender gets: it ends here for this reason.
+    Refuse(DropReason),
     /// It ends here.
     Drop(DropReason),
 }

@@ -2,6 +2,8 @@
 //!
 //! Offsets are constants within the head's fixed size: nothing is checked at run time.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use wire::{ethernet, ipv4, ipv6};
 
 use crate::HEAD;
@@ -80,6 +82,22 @@ pub(crate) fn hop_limit(head: &[u8; HEAD]) -> u8 {
 #[inline]
 pub(crate) fn word(head: &[u8; HEAD], offset: usize) -> u16 {
     head.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u16::from_be_bytes(*bytes))
+}
+
+/// The four bytes at `offset`, which the parser proved to lie in the head.
+#[inline]
+pub(crate) fn double_word(head: &[u8; HEAD], offset: usize) -> u32 {
+    head.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
+/// Source and destination of an IP packet.
+pub(crate) fn addresses(head: &[u8; HEAD], v6: bool) -> (IpAddr, IpAddr) {
+    if v6 {
+        let wide = |bits| IpAddr::V6(Ipv6Addr::from_bits(bits));
+        return (wide(ipv6_source(head)), wide(ipv6_destination(head)));
+    }
+    let short = |bits| IpAddr::V4(Ipv4Addr::from_bits(bits));
+    (short(ipv4_source(head)), short(ipv4_destination(head)))
 }
 
 /// Overwrites the bytes at `offset`, which the parser proved to lie in the head.

@@ -14,7 +14,7 @@ use crate::{DropReason, Frame, HEAD};
 const SCTP_HEADER_LEN: usize = 12;
 
 /// What goes over the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cut {
     /// Packets that the frame is cut into; 1 for nearly all.
     pub(crate) packets: u32,

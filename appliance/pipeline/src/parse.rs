@@ -20,7 +20,7 @@ pub(crate) enum Packet {
 }
 
 /// An IP packet whose headers, up to and including the transport's, lie in the head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ip {
     /// IPv6, not IPv4.
     pub(crate) v6: bool,
@@ -37,9 +37,10 @@ pub(crate) struct Ip {
 }
 
 /// Which part of a packet this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Fragment {
     /// All of it.
+    #[default]
     Whole,
     /// The first fragment, with the transport header. IPv6 packets with a fragment header that are whole count as
     /// such: neighbour discovery may not have one at all (RFC 6980).
@@ -49,9 +50,10 @@ pub(crate) enum Fragment {
 }
 
 /// What kind of message the transport header starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Message {
     /// Anything that belongs to workloads alone.
+    #[default]
     Other,
     /// From a DHCPv4 or DHCPv6 client.
     DhcpRequest,

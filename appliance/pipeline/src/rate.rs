@@ -4,8 +4,11 @@
 //! `rate` of them, so that no division and no rounding occurs. A frame passes while anything is left, even if it then
 //! takes more than that: a frame larger than the burst passes after a pause, and the long-term rate is exact.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use crate::offload::Cut;
-use crate::{DropReason, Instant, Port, PortState};
+use crate::port_state::PortState;
+use crate::{DropReason, Instant, Port};
 
 /// Billionths of a packet, or of a bit, in one.
 const UNIT: u64 = 1_000_000_000;
@@ -25,6 +28,11 @@ pub struct RateLimit {
     pub burst_bits: u64,
 }
 
+/// How many refusals a port is answered: enough for people and programs that try again, too few to be worth provoking.
+/// Linux answers 1000 a second with ICMP errors in all (net.ipv4.icmp_msgs_per_sec), in bursts of 50.
+const REFUSALS: RateLimit =
+    RateLimit { packets_per_second: 200, burst_packets: 50, bits_per_second: 0, burst_bits: 0 };
+
 /// What a port has used up of its bursts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bucket {
@@ -33,28 +41,33 @@ pub(crate) struct Bucket {
     bits: u64,
 }
 
-/// Gives back what time has earned since the port's last burst.
+/// The port's bucket for one burst, if it has a limit, with what time has earned since the last burst.
 #[inline]
-pub(crate) fn refill(port: &Port, state: &mut PortState, now: Instant) {
-    if let Some(limit) = port.rate_limit() {
-        state.rate.refill(limit, now);
-    }
+pub(crate) fn open<'a>(port: &Port, state: &'a PortState, now: Instant) -> Option<MutexGuard<'a, Bucket>> {
+    let limit = port.rate_limit()?;
+    let mut bucket = state.rate.lock().unwrap_or_else(PoisonError::into_inner);
+    bucket.refill(limit, now);
+    Some(bucket)
 }
 
 /// Takes a frame's packets and bits from the port's buckets.
 #[inline]
-pub(crate) fn admit(port: &Port, state: &mut PortState, cut: &Cut) -> Result<(), DropReason> {
-    match port.rate_limit() {
-        Some(limit) if !state.rate.take(limit, cut.packets, u64::from(cut.bytes) * 8) => {
-            Err(DropReason::RateLimit)
-        }
-        _ => Ok(()),
-    }
+pub(crate) fn admit(port: &Port, bucket: Option<&mut Bucket>, cut: &Cut) -> Result<(), DropReason> {
+    let (Some(limit), Some(bucket)) = (port.rate_limit(), bucket) else { return Ok(()) };
+    let left = bucket.take(limit, cut.packets, u64::from(cut.bytes) * 8);
+    if left { Ok(()) } else { Err(DropReason::RateLimit) }
+}
+
+/// Whether one more refusal may be answered; the others are silent.
+pub(crate) fn may_refuse(state: &PortState, now: Instant) -> bool {
+    let mut bucket = state.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+    bucket.refill(&REFUSALS, now);
+    bucket.take(&REFUSALS, 1, 0)
 }
 
 impl Bucket {
     /// Gives back what time has earned since the last burst.
-    fn refill(&mut self, limit: &RateLimit, now: Instant) {
+    pub(crate) fn refill(&mut self, limit: &RateLimit, now: Instant) {
         let nanos = now.nanos_since(self.last);
         self.last = self.last.max(now);
         self.packets = self.packets.saturating_sub(nanos.saturating_mul(limit.packets_per_second));

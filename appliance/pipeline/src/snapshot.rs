@@ -1,11 +1,13 @@
 //! The immutable, compiled configuration that workers read.
 
 use core::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use wire::ethernet;
 
 use crate::RateLimit;
 use crate::builder::{PortConfig, SnapshotBuilder};
+use crate::policy::{Endpoint, Policy};
 use crate::table::{HashKey, Table};
 
 /// Addresses of a family that lie in the port itself; a port may have more.
@@ -29,6 +31,7 @@ pub struct Snapshot {
     ports: Box<[Port]>,
     destinations: Table<u64, Destination>,
     neighbours: Table<(u16, u128), Neighbour>,
+    policy: Arc<Policy>,
 }
 
 /// A network, compiled.
@@ -53,6 +56,9 @@ pub struct Port {
     network: NetworkIndex,
     local: bool,
     limited: bool,
+    judged: bool,
+    slot: u32,
+    endpoint: Endpoint,
     /// Unused places hold the link-local address once more.
     ipv6: [u128; INLINE_V6],
     /// What found no place above, sorted.
@@ -68,6 +74,10 @@ pub struct Neighbour {
     pub mac: [u8; 6],
     /// Whether it is a gateway, answered by the appliance.
     pub gateway: bool,
+    /// The port that has the address; none for a gateway.
+    pub port: Option<PortIndex>,
+    /// Who the firewall takes it for.
+    pub endpoint: Endpoint,
 }
 
 /// Who has a MAC.
@@ -78,9 +88,9 @@ pub(crate) struct Destination {
 }
 
 impl Snapshot {
-    /// A builder for revision `revision`.
-    pub fn builder(revision: u64, key: HashKey) -> SnapshotBuilder {
-        SnapshotBuilder::new(revision, key)
+    /// A builder for revision `revision`, under these rules.
+    pub fn builder(revision: u64, key: HashKey, policy: Arc<Policy>) -> SnapshotBuilder {
+        SnapshotBuilder::new(revision, key, policy)
     }
 
     pub(crate) fn new(
@@ -89,9 +99,35 @@ impl Snapshot {
         ports: Vec<Port>,
         destinations: Table<u64, Destination>,
         neighbours: Table<(u16, u128), Neighbour>,
+        policy: Arc<Policy>,
     ) -> Self {
         let (networks, ports) = (networks.into_boxed_slice(), ports.into_boxed_slice());
-        Self { revision, networks, ports, destinations, neighbours }
+        Self { revision, networks, ports, destinations, neighbours, policy }
+    }
+
+    /// The firewall's rules.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// What a flow remembers of the revision under which it was judged.
+    #[inline(always)]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.revision as u32
+    }
+
+    /// A port, if there is one with this number.
+    #[inline(always)]
+    pub(crate) fn port_if_any(&self, port: PortIndex) -> Option<&Port> {
+        self.ports.get(port.0 as usize)
+    }
+
+    /// Who the firewall takes an address of a network for.
+    pub fn endpoint_at(&self, network: NetworkIndex, address: IpAddr) -> Endpoint {
+        match self.neighbour(network, address) {
+            Some(neighbour) => neighbour.endpoint,
+            None => self.policy.external(address),
+        }
     }
 
     /// The revision of the desired state it was compiled from.
@@ -164,7 +200,7 @@ impl Network {
 }
 
 impl Port {
-    pub(crate) fn new(config: &PortConfig, network: &Network) -> Self {
+    pub(crate) fn new(config: &PortConfig, network: &Network, endpoint: Endpoint) -> Self {
         let own = u128::from(link_local(config.mac));
         let (mut v4, mut v6) = (Vec::new(), vec![own]);
         for address in &config.addresses {
@@ -184,6 +220,9 @@ impl Port {
             network: config.network,
             local: config.local,
             limited: rate_limit.packets_per_second > 0 || rate_limit.bits_per_second > 0,
+            judged: config.firewall && config.local,
+            slot: config.slot,
+            endpoint,
             ipv6,
             more_ipv4,
             more_ipv6,
@@ -207,6 +246,24 @@ impl Port {
     #[inline]
     pub fn is_local(&self) -> bool {
         self.local
+    }
+
+    /// Whether the firewall's rules are asked here: on this host, and not excluded.
+    #[inline]
+    pub fn is_judged(&self) -> bool {
+        self.judged
+    }
+
+    /// Its place in the flow table's count of flows per port.
+    #[inline]
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// Who the firewall takes it for where it speaks for no address of its own: the groups of its workload.
+    #[inline]
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
     }
 
     /// How much it may send, if that is limited.
@@ -290,7 +347,7 @@ mod tests {
     #[test]
     fn what_every_frame_needs_is_one_cache_line() {
         assert_eq!(core::mem::offset_of!(Port, mac), 0);
-        assert!(core::mem::offset_of!(Port, limited) < 64);
+        assert!(core::mem::offset_of!(Port, endpoint) < 64);
         assert_eq!(size_of::<Option<(u64, Destination)>>(), 16, "four destinations in a cache line");
     }
 

@@ -25,6 +25,8 @@ pub mod v4 {
     pub const ECHO_REPLY: u8 = 0;
     /// Destination unreachable.
     pub const DESTINATION_UNREACHABLE: u8 = 3;
+    /// Code of [`DESTINATION_UNREACHABLE`]: communication administratively prohibited (RFC 1812, section 5.2.7.1).
+    pub const PROHIBITED: u8 = 13;
     /// Source quench, which nobody should send or heed any more (RFC 6633).
     pub const SOURCE_QUENCH: u8 = 4;
     /// Redirect.
@@ -65,6 +67,8 @@ pub mod v6 {
 
     /// Destination unreachable.
     pub const DESTINATION_UNREACHABLE: u8 = 1;
+    /// Code of [`DESTINATION_UNREACHABLE`]: communication administratively prohibited.
+    pub const PROHIBITED: u8 = 1;
     /// Packet too big.
     pub const PACKET_TOO_BIG: u8 = 2;
     /// Time exceeded.

@@ -3,13 +3,17 @@
 //! This is where resources and the data plane meet: a [`Slice`] becomes a [`Snapshot`] and the list of local ports
 //! to have open. A slice that contradicts itself is refused whole.
 
+pub(crate) mod firewall;
 mod plan;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use mgmt_types::agent::Slice;
-use pipeline::{BuildError, HashKey, NetworkConfig, NetworkIndex, PortConfig, RateLimit, Snapshot};
+use pipeline::policy::PolicyError;
+use pipeline::{BuildError, HashKey, NetworkConfig, NetworkIndex, Policy, PortConfig, RateLimit, Snapshot};
+
+use crate::slots::Slots;
 
 pub use plan::socket_path;
 pub(crate) use plan::{AttachmentPlan, Difference, PortPlan};
@@ -113,12 +117,16 @@ pub enum CompileError {
         /// Why.
         source: BuildError,
     },
+    /// The pipeline refuses the firewall's rules.
+    #[error("firewall: {0}")]
+    Firewall(#[from] PolicyError),
     /// The pipeline refuses the whole.
     #[error(transparent)]
     Whole(BuildError),
 }
 
-/// Compiles a slice for `host`; sockets without a declared path lie under `run_dir`.
+/// Compiles a slice for `host`; sockets without a declared path lie under `run_dir`. Rules that did not change are shared
+/// with the policy in force; `slots` says where each port's flows are counted.
 ///
 /// # Errors
 /// The first thing found wrong. Nothing of a wrong slice is used.
@@ -127,11 +135,13 @@ pub(crate) fn compile(
     host: &str,
     run_dir: &Path,
     key: HashKey,
+    in_force: Option<&Policy>,
+    slots: &Slots,
 ) -> Result<Compiled, CompileError> {
     if slice.host != host {
         return Err(CompileError::WrongHost { got: slice.host.clone(), here: host.to_string() });
     }
-    let mut builder = Snapshot::builder(slice.revision, key);
+    let mut builder = Snapshot::builder(slice.revision, key, firewall::policy(slice, in_force)?);
     let mut networks: HashMap<&str, NetworkIndex> = HashMap::new();
     for network in &slice.networks {
         let config = NetworkConfig {
@@ -160,6 +170,9 @@ pub(crate) fn compile(
             addresses: port.addresses.clone(),
             local: port.host == slice.host,
             rate_limit: port.rate_limit.as_ref().map(rate_limit),
+            identity: port.identity,
+            firewall: port.firewall,
+            slot: slots.of(port.id),
         };
         builder.port(config).map_err(|source| CompileError::Port { port: full(), source })?;
         ids.push(port.id);
@@ -230,7 +243,7 @@ pub(crate) mod tests {
     }
 
     fn compiled(slice: &Slice) -> Result<Compiled, CompileError> {
-        compile(slice, "here", Path::new("/run/palisade"), KEY)
+        compile(slice, "here", Path::new("/run/palisade"), KEY, None, &Slots::default())
     }
 
     #[test]

@@ -184,6 +184,12 @@ impl Tcp {
         self.state.class()
     }
 
+    /// Whether its beginning was not seen: either end may have been the one that began it.
+    #[inline]
+    pub const fn was_picked_up(&self) -> bool {
+        self.flags & flag::PICKED_UP != 0
+    }
+
     /// What the ends have sent and may send: the initiator's, the responder's.
     pub const fn windows(&self) -> &[Window; 2] {
         &self.windows

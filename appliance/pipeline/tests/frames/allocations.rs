@@ -4,9 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use pipeline::{Instant, PortState, Verdict, from_port};
+use pipeline::{Instant, Verdict};
 
-use crate::world::{PORTS, Sent, golden, port, world};
+use crate::world::{Host, PORTS, Sent, golden, port, world};
 
 thread_local! {
     /// Allocations of this thread: other tests of the process do not count.
@@ -37,7 +37,7 @@ unsafe impl GlobalAlloc for Counting {
 fn no_frame_allocates_whatever_becomes_of_it() {
     let snapshot = world();
     let cases = golden();
-    let mut states = [PortState::default(); PORTS.len()];
+    let mut host = Host::new();
     for name in PORTS {
         let mut sent: Vec<Sent> = cases
             .iter()
@@ -46,10 +46,9 @@ fn no_frame_allocates_whatever_becomes_of_it() {
             .collect();
         let mut verdicts = vec![Verdict::Flood; sent.len()];
         let mut frames: Vec<_> = sent.iter_mut().map(Sent::frame).collect();
-        let state = &mut states[port(name).0 as usize];
         let before = ALLOCATIONS.get();
         for nanos in 0..3 {
-            from_port(snapshot, port(name), state, Instant::from_nanos(nanos), &mut frames, &mut verdicts);
+            host.judge(snapshot, port(name), Instant::from_nanos(nanos), &mut frames, &mut verdicts);
         }
         assert_eq!(ALLOCATIONS.get() - before, 0, "port {name}");
     }

@@ -49,7 +49,7 @@ fn check(from: PortIndex, net: [u8; 12], frame: &[u8]) -> Result<(), TestCaseErr
             prop_assert_eq!(&bytes[..6], snapshot.port(port).mac());
         }
         Verdict::Flood => prop_assert!(bytes[0] & 1 == 1),
-        Verdict::Reply => {
+        Verdict::Reply | Verdict::Refuse(_) => {
             let back = bytes[..6] == snapshot.port(from).mac() || bytes[0] & 1 == 1;
             prop_assert!(back, "an answer goes to who asked");
             prop_assert_ne!(&bytes[6..12], snapshot.port(from).mac());

@@ -2,28 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::{Instant, PortState, Verdict, from_port};
+use pipeline::{Instant, Verdict};
 
-use crate::world::{PORTS, Sent, golden, port, world};
+use crate::world::{Host, Sent, golden, port, world};
 
 type Outcome = (Vec<(Verdict, Sent)>, BTreeMap<String, u64>);
 
 /// The golden frames as a capture: bursts in file order, a millisecond apart.
 fn replay(burst: usize) -> Outcome {
     let snapshot = world();
-    let mut states = [PortState::default(); PORTS.len()];
+    let mut host = Host::new();
     let mut all = Vec::new();
     let mut counters = BTreeMap::new();
     let cases = golden();
     for (number, cases) in cases.chunk_by(|one, other| one.sender == other.sender).enumerate() {
         for cases in cases.chunks(burst) {
             let sender = cases[0].sender;
-            let state = &mut states[sender.0 as usize];
             let now = Instant::from_nanos(number as u64 * 1_000_000);
             let mut sent: Vec<Sent> = cases.iter().map(|case| Sent::new(case.net, &case.frame)).collect();
             let mut verdicts = vec![Verdict::Flood; sent.len()];
             let mut frames: Vec<_> = sent.iter_mut().map(Sent::frame).collect();
-            from_port(snapshot, sender, state, now, &mut frames, &mut verdicts);
+            host.judge(snapshot, sender, now, &mut frames, &mut verdicts);
             for verdict in &verdicts {
                 *counters.entry(format!("{sender:?} {verdict:?}")).or_default() += 1;
             }
@@ -52,7 +51,7 @@ fn frames_without_room_for_a_verdict_are_left_alone() {
     let untouched = sent[1].clone();
     let mut verdicts = [Verdict::Flood];
     let mut frames: Vec<_> = sent.iter_mut().map(Sent::frame).collect();
-    from_port(world(), port("a"), &mut PortState::default(), Instant::default(), &mut frames, &mut verdicts);
+    Host::new().judge(world(), port("a"), Instant::default(), &mut frames, &mut verdicts);
     assert_eq!(verdicts, [Verdict::Reply]);
     assert_eq!(sent[1], untouched);
 }

@@ -29,11 +29,14 @@ fn port(last: u8, addresses: &[&str]) -> PortConfig {
         addresses: addresses.iter().map(|text| address(text)).collect(),
         local: true,
         rate_limit: None,
+        identity: 0,
+        firewall: true,
+        slot: 0,
     }
 }
 
 fn builder() -> SnapshotBuilder {
-    let mut builder = Snapshot::builder(7, HashKey([1, 2]));
+    let mut builder = Snapshot::builder(7, HashKey([1, 2]), Default::default());
     assert_eq!(builder.network(network()), Ok(NetworkIndex(0)));
     assert_eq!(builder.port(port(1, &["10.0.1.11", "fd00::11"])), Ok(PortIndex(0)));
     builder

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::world::{Golden, PORTS, Sent, golden, port, send, world};
-use pipeline::{DropReason, Instant, PortState, Stage, Verdict, from_port};
+use crate::world::{Golden, Host, PORTS, Sent, golden, port, send, world};
+use pipeline::{DropReason, Instant, Stage, Verdict};
 use wire::vnet::VnetHeader;
 
 fn shown(verdict: Verdict) -> String {
@@ -11,6 +11,7 @@ fn shown(verdict: Verdict) -> String {
         Verdict::Deliver(port) => format!("deliver {}", PORTS[port.0 as usize]),
         Verdict::Flood => "flood".to_string(),
         Verdict::Reply => "reply".to_string(),
+        Verdict::Refuse(reason) => format!("refuse {reason}"),
         Verdict::Drop(reason) => format!("drop {reason}"),
     }
 }
@@ -101,12 +102,12 @@ fn a_port_above_its_rate_limit_is_dropped() {
     let mut frame = frame_of("udp over ipv4");
     frame[11] = 4;
     frame[29] = 14;
-    let mut state = PortState::default();
+    let mut host = Host::new();
     let mut burst = |nanos| {
         let mut sent = [const { None }; 3].map(|_: Option<()>| Sent::new([0; 12], &frame));
         let mut verdicts = [Verdict::Flood; 3];
         let mut frames: Vec<_> = sent.iter_mut().map(Sent::frame).collect();
-        from_port(snapshot, port("d"), &mut state, Instant::from_nanos(nanos), &mut frames, &mut verdicts);
+        host.judge(snapshot, port("d"), Instant::from_nanos(nanos), &mut frames, &mut verdicts);
         verdicts.map(shown)
     };
     assert_eq!(burst(1), ["deliver b", "deliver b", "drop rate-limit"]);
@@ -118,12 +119,12 @@ fn a_port_above_its_rate_limit_is_dropped() {
 fn a_spoofed_frame_uses_nothing_of_the_rate_limit() {
     let snapshot = world();
     let mut frame = frame_of("udp over ipv4");
-    let mut state = PortState::default();
+    let mut host = Host::new();
     let mut one = |frame: &[u8]| {
         let mut sent = Sent::new([0; 12], frame);
         let mut verdicts = [Verdict::Flood];
         let now = Instant::from_nanos(1);
-        from_port(snapshot, port("d"), &mut state, now, &mut [sent.frame()], &mut verdicts);
+        host.judge(snapshot, port("d"), now, &mut [sent.frame()], &mut verdicts);
         shown(verdicts[0])
     };
     for _ in 0..10 {

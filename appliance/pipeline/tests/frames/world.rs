@@ -1,11 +1,16 @@
 //! The networks that test frames are sent into, and golden frames to send.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use pipeline::conntrack::tcp;
+use pipeline::conntrack::timeouts::Timeouts;
 use pipeline::{
-    Frame, HEAD, HashKey, Instant, NetworkConfig, PortConfig, PortIndex, PortState, RateLimit, Snapshot,
-    Verdict, from_port,
+    FlowTable, FlowTableConfig, Frame, HEAD, HashKey, Instant, NetworkConfig, PortConfig, PortIndex,
+    PortState, RateLimit, Snapshot, Verdict, Workspace, from_port,
 };
+
+/// Fixed, so that tests repeat.
+pub(crate) const KEY: HashKey = HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
 
 /// Ports by the names that `golden.py` gives them.
 pub(crate) const PORTS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "r", "s"];
@@ -21,7 +26,7 @@ pub(crate) fn world() -> &'static Snapshot {
 }
 
 fn build_world() -> Snapshot {
-    let mut builder = Snapshot::builder(1, HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]));
+    let mut builder = Snapshot::builder(1, KEY, Arc::default());
     let mut network = || {
         builder
             .network(NetworkConfig {
@@ -48,7 +53,10 @@ fn build_world() -> Snapshot {
     ] {
         let addresses = addresses.split_whitespace().map(|address| address.parse().unwrap()).collect();
         let mac = [2, 0, 0, 0, 0, last];
-        builder.port(PortConfig { network, mac, addresses, local, rate_limit }).unwrap();
+        let (identity, firewall, slot) = (0, false, 0);
+        builder
+            .port(PortConfig { network, mac, addresses, local, rate_limit, identity, firewall, slot })
+            .unwrap();
     }
     builder.build().unwrap()
 }
@@ -92,8 +100,41 @@ impl Sent {
 pub(crate) fn send(snapshot: &Snapshot, from: PortIndex, sent: &mut Sent) -> Verdict {
     let mut verdicts = [Verdict::Flood];
     let now = Instant::from_nanos(1);
-    from_port(snapshot, from, &mut PortState::default(), now, &mut [sent.frame()], &mut verdicts);
+    Host::new().judge(snapshot, from, now, &mut [sent.frame()], &mut verdicts);
     verdicts[0]
+}
+
+/// All that outlives a burst on a host.
+pub(crate) struct Host {
+    pub(crate) flows: FlowTable,
+    pub(crate) work: Workspace,
+    states: [PortState; PORTS.len()],
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        Self::with(4096, 4096)
+    }
+
+    /// With room for so many flows in all, and of one port.
+    pub(crate) fn with(capacity: u32, per_port: u32) -> Self {
+        let (timeouts, tcp) = (Timeouts::default(), tcp::Settings::default());
+        let config = FlowTableConfig { capacity, per_port, slots: 16, key: KEY, timeouts, tcp };
+        Self { flows: FlowTable::new(config), work: Workspace::new(), states: Default::default() }
+    }
+
+    /// [`from_port()`] with what this host keeps.
+    pub(crate) fn judge(
+        &mut self,
+        snapshot: &Snapshot,
+        from: PortIndex,
+        now: Instant,
+        frames: &mut [Frame<'_>],
+        verdicts: &mut [Verdict],
+    ) {
+        let state = &self.states[from.0 as usize];
+        from_port(snapshot, &self.flows, from, state, now, frames, verdicts, &mut self.work);
+    }
 }
 
 /// A line of `golden.tsv`.

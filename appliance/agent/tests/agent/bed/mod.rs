@@ -118,6 +118,8 @@ impl Bed {
             workers: self.workers,
             cpus: Vec::new(),
             poll: self.poll,
+            max_flows: Config::MAX_FLOWS,
+            max_flows_per_port: Config::MAX_FLOWS / Config::PORTS_SHARE,
             source: Source::Channel { slices: slice_inbox, status: status_outbox },
         };
         self.agent = Some((agent::run(config).expect("the agent starts"), slices, status));

@@ -1,0 +1,59 @@
+//! Which number a port has in the flow table's count of flows per port.
+
+use std::collections::BTreeMap;
+
+/// The most ports that are told apart; all others share the last number.
+pub(crate) const MOST: u32 = 4096;
+
+/// The numbers, by port id. A port keeps its number as long as it is configured; a number that is free is given again, the
+/// lowest first.
+#[derive(Debug, Default)]
+pub(crate) struct Slots(BTreeMap<u32, u32>);
+
+impl Slots {
+    /// The numbers of these ports, of which the ones that are not named lose theirs.
+    pub(crate) fn keep(&mut self, ports: impl Iterator<Item = u32> + Clone) {
+        let wanted: std::collections::BTreeSet<u32> = ports.clone().collect();
+        self.0.retain(|port, _| wanted.contains(port));
+        let mut taken: std::collections::BTreeSet<u32> = self.0.values().copied().collect();
+        let mut next = 0;
+        for port in ports {
+            self.0.entry(port).or_insert_with(|| {
+                while taken.contains(&next) && next < MOST - 1 {
+                    next += 1;
+                }
+                taken.insert(next);
+                next
+            });
+        }
+    }
+
+    /// The number of a port.
+    pub(crate) fn of(&self, port: u32) -> u32 {
+        self.0.get(&port).copied().unwrap_or(MOST - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_keeps_its_number_and_a_free_one_is_given_again() {
+        let mut slots = Slots::default();
+        slots.keep([9, 5, 7].into_iter());
+        assert_eq!([9, 5, 7].map(|port| slots.of(port)), [0, 1, 2]);
+        slots.keep([7, 9, 8].into_iter());
+        assert_eq!([9, 8, 7].map(|port| slots.of(port)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_last_number_is_shared_by_all_who_find_none() {
+        let mut slots = Slots::default();
+        slots.keep(0..MOST + 2);
+        assert_eq!(
+            [MOST - 2, MOST - 1, MOST, MOST + 1].map(|port| slots.of(port)),
+            [MOST - 2, MOST - 1, MOST - 1, MOST - 1]
+        );
+    }
+}

@@ -1,0 +1,33 @@
+//! A large array of atomic words in groups of whole cache lines, zero until used.
+
+use core::sync::atomic::AtomicU64;
+
+/// Words of two cache lines: what adjacent-line prefetching draws near together.
+const ALIGNMENT: usize = 16;
+
+/// `N` words each. The system gives its memory page by page as it is written to.
+#[derive(Debug)]
+pub(crate) struct Slab<const N: usize> {
+    words: Box<[AtomicU64]>,
+    /// Words before the first group, so that groups begin at cache lines.
+    skip: usize,
+}
+
+impl<const N: usize> Slab<N> {
+    pub(crate) fn new(groups: usize) -> Self {
+        let words: Box<[AtomicU64]> = bytemuck::allocation::zeroed_slice_box(groups * N + ALIGNMENT);
+        let skip = words.as_ptr().align_offset(ALIGNMENT * size_of::<u64>()).min(ALIGNMENT);
+        Self { words, skip }
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, group: u32) -> Option<&[AtomicU64; N]> {
+        let (groups, _) = self.words.get(self.skip..)?.as_chunks::<N>();
+        groups.get(group as usize)
+    }
+
+    /// All words, for who wants to give the system advice about them.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        &self.words
+    }
+}

@@ -1,0 +1,498 @@
+//! Every tracked flow of a host, shared by its workers.
+//!
+//! Finding a flow takes no lock. Making, ending and moving one takes the lock of its shard, one of 64. A shard keeps
+//! its flows in lists: those of which only one side was heard so far, oldest first, and the others on a timer wheel by
+//! when they will have been silent for too long. Nothing is moved when a packet passes: a flow that turns out to have been
+//! heard of since is put where it belongs then.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::entry::{ENTRY_WORDS, Entry, Flags, New};
+use super::index::{Index, MOST_ENTRIES, Place, SHARDS};
+use super::key::Key;
+use super::slab::Slab;
+use super::state::State;
+use super::{Ending, FlowRecord};
+use crate::conntrack::tcp;
+use crate::conntrack::timeouts::{Class, Timeouts};
+use crate::{HashKey, Instant};
+
+/// Entries that a shard takes from the common stock at a time.
+const CHUNK: u32 = 64;
+/// Slots of a shard's timer wheel.
+const WHEEL: u32 = 512;
+/// A slot of the wheel is 1.024 s.
+const TICK_SHIFT: u32 = 10;
+/// The list of flows of which one side was heard. The others are the wheel's slots.
+const HALF_OPEN: u32 = WHEEL;
+/// The list of unused entries.
+const FREE: u32 = WHEEL + 1;
+const LISTS: usize = WHEEL as usize + 2;
+
+/// How long a handshake may take before its place can be given to another of the same port: 1 s, the first
+/// retransmission time of TCP (RFC 6298, section 2).
+const HALF_OPEN_GRACE: u32 = 1000;
+/// How many of a shard's oldest half-open flows are looked at for one of the same port.
+const LOOKED_AT: usize = 8;
+
+/// How large a [`FlowTable`] is and how long it remembers.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowTableConfig {
+    /// Flows in all; at most 2^24 - 2.
+    pub capacity: u32,
+    /// Flows that one port may have begun.
+    pub per_port: u32,
+    /// Port slots: one more than the largest [`crate::PortConfig::slot`].
+    pub slots: u32,
+    /// 128 random bits: who does not know them cannot make flows collide.
+    pub key: HashKey,
+    /// How long a silent flow is remembered.
+    pub timeouts: Timeouts,
+    /// What may be set about TCP.
+    pub tcp: tcp::Settings,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct FlowTable {
+    index: Index,
+    entries: Slab<ENTRY_WORDS>,
+    /// By entry: what only list keeping needs.
+    cold: Slab<2>,
+    shards: Box<[Mutex<Shard>]>,
+    /// Entries taken from the stock.
+    taken: AtomicU32,
+    capacity: u32,
+    /// By port slot: flows that it has begun.
+    counts: Box<[AtomicU32]>,
+    per_port: u32,
+    key: HashKey,
+    /// By class: milliseconds.
+    timeouts: [AtomicU32; Class::ALL.len()],
+    pick_up: AtomicBool,
+    /// Which shard is looked at next for silent flows.
+    cursor: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Shard {
+    lists: Box<[List]>,
+    /// The tick up to which the wheel was turned.
+    turned: u32,
+    flows: u32,
+}
+
+/// A doubly linked list through the cold words; numbers are entry + 1, 0 is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct List {
+    first: u32,
+    last: u32,
+}
+
+/// A flow cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It was made meanwhile by somebody else.
+    Exists,
+    /// There is no room.
+    NoRoom,
+}
+
+/// Half of what milliseconds can tell apart is the longest timeout: 24 days.
+fn milliseconds(timeouts: &Timeouts, class: usize) -> u32 {
+    let seconds = Class::ALL.get(class).map_or(0, |class| timeouts.of(*class));
+    seconds.saturating_mul(1000).min(u32::MAX / 2)
+}
+
+impl FlowTable {
+    /// An empty table. Its memory is reserved now and used as flows come.
+    pub fn new(config: FlowTableConfig) -> Self {
+        let capacity = config.capacity.clamp(CHUNK * SHARDS as u32, MOST_ENTRIES as u32);
+        let entries = capacity as usize;
+        let shard = || Shard { lists: vec![List::default(); LISTS].into_boxed_slice(), turned: 0, flows: 0 };
+        let this = Self {
+            index: Index::new(entries),
+            entries: Slab::new(entries),
+            cold: Slab::new(entries),
+            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            taken: AtomicU32::new(0),
+            capacity,
+            counts: (0..config.slots.max(1)).map(|_| AtomicU32::new(0)).collect(),
+            per_port: config.per_port,
+            key: config.key,
+            timeouts: [const { AtomicU32::new(0) }; Class::ALL.len()],
+            pick_up: AtomicBool::new(false),
+            cursor: AtomicU32::new(0),
+        };
+        this.configure(&config.timeouts, &config.tcp);
+        this
+    }
+
+    /// Other timeouts and settings, from now on.
+    pub fn configure(&self, timeouts: &Timeouts, tcp: &tcp::Settings) {
+        for (class, timeout) in self.timeouts.iter().enumerate() {
+            timeout.store(milliseconds(timeouts, class), Ordering::Relaxed);
+        }
+        self.pick_up.store(tcp.pick_up, Ordering::Relaxed);
+    }
+
+    /// Flows tracked now.
+    pub fn len(&self) -> usize {
+        (0..SHARDS).map(|shard| self.lock(shard).flows as usize).sum()
+    }
+
+    /// Whether nothing is tracked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most flows there can be.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// The most flows that one port may have begun.
+    pub fn per_port(&self) -> u32 {
+        self.per_port
+    }
+
+    /// Flows that the port with this slot has begun.
+    pub fn of_port(&self, slot: u32) -> u32 {
+        self.counts.get(slot as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// The table's large arrays, for who wants to tell the system how they are used: entries, then index.
+    pub fn memory(&self) -> [&[AtomicU64]; 2] {
+        [self.entries.words(), self.index.words()]
+    }
+
+    /// Shows every flow to `see`. Takes no lock: a flow that changes meanwhile is seen before or after, one that ends
+    /// may be left out.
+    pub fn for_each(&self, now: Instant, mut see: impl FnMut(&FlowRecord)) {
+        for number in 0..self.taken.load(Ordering::Relaxed).min(self.capacity) {
+            let Some(entry) = self.entry(number).filter(|entry| !entry.is_free()) else { continue };
+            let key = entry.key();
+            if entry.read(&key).is_some() {
+                see(&self.record(entry, &key, now));
+            }
+        }
+    }
+
+    /// Ends flows that were silent for too long, looking at no more than `budget`; `ended` is told of each. To be called
+    /// often: each call turns one shard's wheel.
+    pub fn expire(&self, now: Instant, budget: usize, mut ended: impl FnMut(&FlowRecord, Ending)) {
+        let shard = self.cursor.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
+        let mut guard = self.lock(shard);
+        let mut left = budget;
+        self.expire_half_open(&mut guard, now, &mut left, &mut ended);
+        self.turn(&mut guard, now, &mut left, &mut ended);
+    }
+
+    #[inline(always)]
+    pub(crate) fn place(&self, key: &Key) -> Place {
+        self.index.place(key.hash(self.key))
+    }
+
+    #[inline(always)]
+    pub(crate) fn touch(&self, place: Place) -> u64 {
+        self.index.touch(place)
+    }
+
+    #[inline(always)]
+    pub(crate) fn find(&self, place: Place) -> Option<u32> {
+        self.index.find(place)
+    }
+
+    #[inline(always)]
+    pub(crate) fn entry(&self, number: u32) -> Option<Entry<'_>> {
+        self.entries.get(number).map(Entry)
+    }
+
+    /// Whether a flow was silent for longer than its class may be.
+    #[inline(always)]
+    pub(crate) fn is_silent(&self, entry: Entry<'_>, flags: Flags, now: u32) -> bool {
+        now.wrapping_sub(entry.last_seen()) as i32 > self.timeout(flags) as i32
+    }
+
+    /// What may be set about TCP.
+    pub(crate) fn tcp(&self) -> tcp::Settings {
+        tcp::Settings { pick_up: self.pick_up.load(Ordering::Relaxed) }
+    }
+
+    #[inline(always)]
+    fn timeout(&self, flags: Flags) -> u32 {
+        self.timeouts.get(flags.class()).map_or(0, |timeout| timeout.load(Ordering::Relaxed))
+    }
+
+    /// Makes a flow. Its entry's number; `ended` is told of a flow whose place it takes.
+    pub(crate) fn insert(
+        &self,
+        place: Place,
+        new: &New,
+        slot: u32,
+        now: Instant,
+        mut ended: impl FnMut(&FlowRecord, Ending),
+    ) -> Result<u32, Refused> {
+        let mut guard = self.lock(self.index.shard(place));
+        let shard = &mut *guard;
+        if self
+            .find(place)
+            .and_then(|number| self.entry(number))
+            .is_some_and(|entry| entry.read(&new.key).is_some())
+        {
+            return Err(Refused::Exists);
+        }
+        let count = self.counts.get(slot as usize).ok_or(Refused::NoRoom)?;
+        if count.load(Ordering::Relaxed) >= self.per_port {
+            let own = self.half_open_of(shard, slot, new.now).ok_or(Refused::NoRoom)?;
+            self.end(shard, own, now, Ending::Evicted, &mut ended);
+        }
+        let number = match self.unused(shard) {
+            Some(number) => number,
+            None => {
+                let oldest = shard.lists[HALF_OPEN as usize].first.checked_sub(1).ok_or(Refused::NoRoom)?;
+                self.end(shard, oldest, now, Ending::Evicted, &mut ended);
+                self.unused(shard).ok_or(Refused::NoRoom)?
+            }
+        };
+        let entry = self.entry(number).ok_or(Refused::NoRoom)?;
+        entry.fill(new);
+        while !self.index.add(place, number) {
+            let neighbour = self.index.neighbours(place).find(|other| self.list_of(*other) == HALF_OPEN);
+            let Some(neighbour) = neighbour else {
+                entry.clear();
+                self.push(shard, FREE, number);
+                return Err(Refused::NoRoom);
+            };
+            self.end(shard, neighbour, now, Ending::Evicted, &mut ended);
+        }
+        count.fetch_add(1, Ordering::Relaxed);
+        shard.flows += 1;
+        self.set_owner(number, slot);
+        let list = self.list_for(new.flags, 0, new.now);
+        self.push(shard, list, number);
+        Ok(number)
+    }
+
+    /// Moves a flow to where its class belongs now. Nothing happens when it is not the same use of the entry any more.
+    pub(crate) fn reclass(&self, place: Place, number: u32, version: u32, now: u32) {
+        let mut shard = self.lock(self.index.shard(place));
+        let Some(entry) = self.entry(number).filter(|entry| entry.version() == version) else { return };
+        self.unlink(&mut shard, number);
+        self.push(&mut shard, self.list_for(entry.flags(), 0, now), number);
+    }
+
+    /// Ends a flow, if it is the same use of the entry still.
+    pub(crate) fn remove(
+        &self,
+        place: Place,
+        number: u32,
+        version: u32,
+        now: Instant,
+        why: Ending,
+        mut ended: impl FnMut(&FlowRecord, Ending),
+    ) {
+        let mut shard = self.lock(self.index.shard(place));
+        if self.entry(number).is_some_and(|entry| entry.version() == version && !entry.is_free()) {
+            self.end(&mut shard, number, now, why, &mut ended);
+        }
+    }
+
+    /// What a flow's entry says.
+    pub(crate) fn record(&self, entry: Entry<'_>, key: &Key, now: Instant) -> FlowRecord {
+        FlowRecord::of(entry, key, now)
+    }
+
+    fn expire_half_open(
+        &self,
+        shard: &mut Shard,
+        now: Instant,
+        left: &mut usize,
+        ended: &mut impl FnMut(&FlowRecord, Ending),
+    ) {
+        let at = now.as_millis();
+        while *left > 0 {
+            let Some(number) = shard.lists[HALF_OPEN as usize].first.checked_sub(1) else { return };
+            let Some(entry) = self.entry(number) else { return };
+            let flags = entry.flags();
+            if self.is_silent(entry, flags, at) {
+                self.end(shard, number, now, Ending::TimedOut, ended);
+            } else if at.wrapping_sub(entry.begun()) > self.timeout(flags) {
+                // Its one side goes on talking: it queues again, so that those behind it are looked at.
+                self.unlink(shard, number);
+                self.push(shard, HALF_OPEN, number);
+            } else {
+                return;
+            }
+            *left -= 1;
+        }
+    }
+
+    /// Turns the wheel up to now, or as far as the budget goes.
+    fn turn(
+        &self,
+        shard: &mut Shard,
+        now: Instant,
+        left: &mut usize,
+        ended: &mut impl FnMut(&FlowRecord, Ending),
+    ) {
+        let at = now.as_millis();
+        let tick = at >> TICK_SHIFT;
+        // After a pause longer than the wheel, each slot once is enough.
+        if tick.wrapping_sub(shard.turned) & (u32::MAX >> TICK_SHIFT) > WHEEL {
+            shard.turned = tick.wrapping_sub(WHEEL);
+        }
+        while shard.turned != tick {
+            let slot = shard.turned.wrapping_add(1) % WHEEL;
+            // What belongs in this very slot again, a turn later, ends the round too: the first that comes round twice.
+            let last = shard.lists[slot as usize].last;
+            while *left > 0 {
+                let Some(number) = shard.lists[slot as usize].first.checked_sub(1) else { break };
+                let Some(entry) = self.entry(number) else { break };
+                *left -= 1;
+                if self.is_silent(entry, entry.flags(), at) {
+                    self.end(shard, number, now, Ending::TimedOut, ended);
+                } else {
+                    self.unlink(shard, number);
+                    let silent = at.wrapping_sub(entry.last_seen());
+                    self.push(shard, self.list_for(entry.flags(), silent, at), number);
+                }
+                if number + 1 == last {
+                    break;
+                }
+            }
+            if *left == 0 {
+                return;
+            }
+            shard.turned = shard.turned.wrapping_add(1) & (u32::MAX >> TICK_SHIFT);
+        }
+    }
+
+    /// The list of a flow of this class that has been silent for so many milliseconds.
+    fn list_for(&self, flags: Flags, silent: u32, now: u32) -> u32 {
+        if flags.is_half_open() {
+            return HALF_OPEN;
+        }
+        // One tick late rather than one early; what lies beyond the wheel comes round again.
+        let ahead = (self.timeout(flags).saturating_sub(silent) >> TICK_SHIFT) + 1;
+        ((now >> TICK_SHIFT) + ahead.min(WHEEL - 1)) % WHEEL
+    }
+
+    /// A half-open flow of the port that had its time.
+    fn half_open_of(&self, shard: &Shard, slot: u32, now: u32) -> Option<u32> {
+        let mut next = shard.lists[HALF_OPEN as usize].first;
+        for _ in 0..LOOKED_AT {
+            let number = next.checked_sub(1)?;
+            let entry = self.entry(number)?;
+            if self.owner(number) == slot && now.wrapping_sub(entry.begun()) > HALF_OPEN_GRACE {
+                return Some(number);
+            }
+            next = self.links(number).1;
+        }
+        None
+    }
+
+    /// An entry that nobody uses, from the shard's own or from the stock.
+    fn unused(&self, shard: &mut Shard) -> Option<u32> {
+        if shard.lists[FREE as usize].first == 0 {
+            let first = self.taken.fetch_add(CHUNK, Ordering::Relaxed);
+            if first >= self.capacity {
+                // Given back, so that the count cannot run over.
+                self.taken.fetch_sub(CHUNK, Ordering::Relaxed);
+                return None;
+            }
+            for number in first..(first + CHUNK).min(self.capacity) {
+                self.push(shard, FREE, number);
+            }
+        }
+        let number = shard.lists[FREE as usize].first.checked_sub(1)?;
+        self.unlink(shard, number);
+        Some(number)
+    }
+
+    fn end(
+        &self,
+        shard: &mut Shard,
+        number: u32,
+        now: Instant,
+        why: Ending,
+        ended: &mut impl FnMut(&FlowRecord, Ending),
+    ) {
+        let Some(entry) = self.entry(number) else { return };
+        let key = entry.key();
+        let over = State::from_words(key.protocol(), entry.state()).is_over();
+        let why = if over && why == Ending::TimedOut { Ending::Closed } else { why };
+        ended(&self.record(entry, &key, now), why);
+        self.index.remove(self.place(&key), number);
+        entry.clear();
+        self.unlink(shard, number);
+        self.push(shard, FREE, number);
+        shard.flows -= 1;
+        if let Some(count) = self.counts.get(self.owner(number) as usize) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        // A panic in a worker ends the process, so a poisoned lock is only met while it goes down.
+        self.shards[shard % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Cold word 0: previous u32 | next u32. Word 1: list u32 | owner u32. Only touched with the shard's lock held.
+
+    fn links(&self, number: u32) -> (u32, u32) {
+        let word = self.cold.get(number).map_or(0, |cold| cold[0].load(Ordering::Relaxed));
+        ((word >> 32) as u32, word as u32)
+    }
+
+    fn set_links(&self, number: u32, previous: u32, next: u32) {
+        if let Some(cold) = self.cold.get(number) {
+            cold[0].store(u64::from(previous) << 32 | u64::from(next), Ordering::Relaxed);
+        }
+    }
+
+    fn list_of(&self, number: u32) -> u32 {
+        self.cold.get(number).map_or(FREE, |cold| (cold[1].load(Ordering::Relaxed) >> 32) as u32)
+    }
+
+    fn owner(&self, number: u32) -> u32 {
+        self.cold.get(number).map_or(0, |cold| cold[1].load(Ordering::Relaxed) as u32)
+    }
+
+    fn set_owner(&self, number: u32, owner: u32) {
+        if let Some(cold) = self.cold.get(number) {
+            let list = cold[1].load(Ordering::Relaxed) >> 32;
+            cold[1].store(list << 32 | u64::from(owner), Ordering::Relaxed);
+        }
+    }
+
+    /// Adds an entry that is in no list to the end of one.
+    fn push(&self, shard: &mut Shard, list: u32, number: u32) {
+        let List { first, last } = shard.lists[list as usize];
+        self.set_links(number, last, 0);
+        if let Some(before) = last.checked_sub(1) {
+            self.set_links(before, self.links(before).0, number + 1);
+        }
+        let first = if first == 0 { number + 1 } else { first };
+        shard.lists[list as usize] = List { first, last: number + 1 };
+        if let Some(cold) = self.cold.get(number) {
+            let owner = cold[1].load(Ordering::Relaxed) as u32;
+            cold[1].store(u64::from(list) << 32 | u64::from(owner), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes an entry out of the list that it is in.
+    fn unlink(&self, shard: &mut Shard, number: u32) {
+        let list = self.list_of(number) as usize;
+        let (previous, next) = self.links(number);
+        match previous.checked_sub(1) {
+            Some(before) => self.set_links(before, self.links(before).0, next),
+            None => shard.lists[list].first = next,
+        }
+        match next.checked_sub(1) {
+            Some(after) => self.set_links(after, previous, self.links(after).1),
+            None => shard.lists[list].last = previous,
+        }
+    }
+}
