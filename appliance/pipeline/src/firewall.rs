@@ -1,7 +1,7 @@
 //! The firewall stage: the sender's rules out and the receiver's rules in both have to admit a flow.
 
 use crate::parse::{Fragment, Ip, Message, Packet, parse};
-use crate::policy::{Action, Direction, Endpoint, RuleIndex, Service};
+use crate::policy::{Action, Decision, Direction, Endpoint, RuleIndex, Service};
 use crate::{DropReason, Frame, Policy, Port, PortIndex, RuleId, Snapshot, header};
 use wire::{ipv4, ipv6};
 
@@ -50,6 +50,8 @@ pub(crate) struct Judgement {
     pub(crate) refused: Option<Refusal>,
     /// By direction: what an audit policy would have done instead.
     pub(crate) audited: [Option<Refusal>; 2],
+    /// By direction: what was decided, where somebody was asked.
+    pub(crate) decisions: [Option<Decision>; 2],
 }
 
 /// Where a direction's share lies in arrays of two: egress, ingress.
@@ -58,6 +60,13 @@ pub(crate) fn place(direction: Direction) -> usize {
     match direction {
         Direction::Out => 0,
         Direction::In => 1,
+    }
+}
+
+impl Asked<'_> {
+    /// Who source and destination are taken for.
+    pub(crate) fn ends(&self) -> [Endpoint; 2] {
+        [self.source.endpoint, self.destination.endpoint]
     }
 }
 
@@ -86,7 +95,7 @@ pub(crate) fn judge(policy: &Policy, asked: &Asked<'_>, kept: &Kept) -> Judgemen
 
 impl Judgement {
     fn ask(&mut self, policy: &Policy, direction: Direction, asked: &Asked<'_>, kept: &Kept) {
-        let ends = [asked.source.endpoint, asked.destination.endpoint];
+        let ends = asked.ends();
         let [source, destination] = ends;
         let (local, remote) = match direction {
             Direction::Out => (source, destination),
@@ -94,6 +103,7 @@ impl Judgement {
         };
         let decision = policy.judge(direction, local, remote, asked.service);
         let place = place(direction);
+        self.decisions[place] = Some(decision);
         self.audited[place] =
             decision.would.map(|(rule, action)| Refusal { direction, action, rule: Some(rule), ends });
         if decision.action == Action::Allow {

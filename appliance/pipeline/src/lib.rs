@@ -28,6 +28,7 @@ mod report;
 mod respond;
 mod snapshot;
 mod table;
+mod trace;
 mod track;
 mod workspace;
 
@@ -44,4 +45,5 @@ pub use rate::RateLimit;
 pub use report::{DropRecord, Event, Report};
 pub use snapshot::{Neighbour, Network, NetworkIndex, Port, PortIndex, Snapshot, link_local};
 pub use table::HashKey;
+pub use trace::{Answer, Finding, Step, Trace, trace};
 pub use workspace::Workspace;

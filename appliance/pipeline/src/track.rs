@@ -13,7 +13,7 @@ use crate::conntrack::tcp::{Segment, Tcp};
 use crate::conntrack::{self, Change};
 use crate::deliver::{self, resolve};
 use crate::firewall::{self, Asked, End, Judgement, Kept, Refusal};
-use crate::flow::{Entry, Flags, Key, New, Place, Refused, Seen, Side, State};
+use crate::flow::{Entry, Flags, FlowKey, Key, New, Place, Refused, Seen, Side, State};
 use crate::from_port::Context;
 use crate::offload::Cut;
 use crate::parse::{Fragment, Ip, Packet};
@@ -74,29 +74,56 @@ pub(crate) fn enter(
         _ => return for_many(context, frame, packet, &cut, &mut work.report),
     };
     let Some(lane) = work.next() else { return PENDING };
-    (lane.frame, lane.ip, lane.cut) = (place, ip, cut);
-    let ports = match (ip.protocol, ip.fragment) {
-        (ipv4::TCP, Fragment::Whole) => {
-            lane.kind = Kind::Tcp;
-            header::double_word(frame.head, ip.transport())
+    lane.frame = place;
+    match lane.fill(context, frame, ip, cut) {
+        Ok(()) => PENDING,
+        Err(reason) => {
+            work.leave();
+            context.dropped(reason, frame, &mut work.report)
         }
-        (ipv4::UDP, Fragment::Whole) => {
-            lane.kind = Kind::Datagram;
-            header::double_word(frame.head, ip.transport())
-        }
-        _ => match unusual(context, frame, lane) {
-            Ok(ports) => ports,
-            Err(reason) => {
-                work.leave();
-                return context.dropped(reason, frame, &mut work.report);
-            }
-        },
-    };
-    if lane.kind != Kind::Error {
-        (lane.key, lane.side) = Key::of(frame.head, context.sender.network(), ip.v6, ip.protocol, ports);
     }
-    lane.place = context.flows.place(&lane.key);
-    PENDING
+}
+
+impl Lane {
+    /// Finds out what the packet is tracked by.
+    #[inline(always)]
+    pub(crate) fn fill(
+        &mut self,
+        context: &Context<'_>,
+        frame: &Frame<'_>,
+        ip: Ip,
+        cut: Cut,
+    ) -> Result<(), DropReason> {
+        (self.ip, self.cut) = (ip, cut);
+        let ports = match (ip.protocol, ip.fragment) {
+            (ipv4::TCP, Fragment::Whole) => {
+                self.kind = Kind::Tcp;
+                header::double_word(frame.head, ip.transport())
+            }
+            (ipv4::UDP, Fragment::Whole) => {
+                self.kind = Kind::Datagram;
+                header::double_word(frame.head, ip.transport())
+            }
+            _ => unusual(context, frame, self)?,
+        };
+        if self.kind != Kind::Error {
+            (self.key, self.side) = Key::of(frame.head, context.sender.network(), ip.v6, ip.protocol, ports);
+        }
+        self.place = context.flows.place(&self.key);
+        Ok(())
+    }
+
+    /// The flow that the packet belongs to, if there is one that is not over.
+    pub(crate) fn known<'a>(&self, context: &Context<'a>) -> Option<(Entry<'a>, Seen)> {
+        let entry = context.flows.find(self.place).and_then(|number| context.flows.entry(number))?;
+        let seen = entry.read(&self.key)?;
+        (!context.flows.is_silent(entry, seen.flags, context.millis)).then_some((entry, seen))
+    }
+
+    /// Who wants to talk to whom, as this packet says.
+    pub(crate) fn flow_key(&self) -> FlowKey {
+        self.key.unpack(self.side)
+    }
 }
 
 /// How ICMP, fragments and other protocols are tracked, and what stands for their ports.
@@ -278,11 +305,12 @@ fn closer(
             continue;
         }
         let there = PortIndex(seen.ports[lane.side.other().index()]);
-        if seen.epoch != context.snapshot.epoch() || there != to {
-            if let Err(refusal) = judge_again(context, frame, lane, entry, &seen, (to, destination), report) {
-                end(Ending::Revoked, report);
-                return Ok(refuse(context, frame, lane, &refusal, report));
-            }
+        let judged = seen.epoch == context.snapshot.epoch() && there == to;
+        if !judged
+            && let Err(refusal) = judge_again(context, frame, lane, entry, &seen, (to, destination), report)
+        {
+            end(Ending::Revoked, report);
+            return Ok(refuse(context, frame, lane, &refusal, report));
         }
         match advance(context, frame, lane, number, entry, &seen)? {
             Advance::On => {
@@ -360,14 +388,7 @@ fn set_up(
     (to, destination): (PortIndex, &Port),
     report: &mut Report,
 ) -> Result<Option<Verdict>, DropReason> {
-    let state = match lane.kind {
-        Kind::Tcp => State::Tcp(Tcp::open(&segment(frame, &lane.ip)?, &context.flows.tcp())?),
-        // A reply to a question that nobody asked.
-        Kind::Query(Query::Reply) => return Err(DropReason::IcmpUnrelated),
-        Kind::Query(Query::Request) | Kind::Datagram | Kind::Icmp | Kind::Error => {
-            State::datagram(lane.ip.protocol)
-        }
-    };
+    let state = first_state(context, frame, lane)?;
     let picked_up = matches!(state, State::Tcp(tcp) if tcp.was_picked_up());
     let asked = ask(context, frame, lane, destination, lane.side);
     let policy = context.snapshot.policy();
@@ -410,6 +431,20 @@ fn set_up(
     Ok(Some(Verdict::Deliver(to)))
 }
 
+/// The state of a flow that begins with this packet.
+pub(crate) fn first_state(
+    context: &Context<'_>,
+    frame: &Frame<'_>,
+    lane: &Lane,
+) -> Result<State, DropReason> {
+    match lane.kind {
+        Kind::Tcp => Tcp::open(&segment(frame, &lane.ip)?, &context.flows.tcp()).map(State::Tcp),
+        // A reply to a question that nobody asked, an error about a packet that nobody sent.
+        Kind::Query(Query::Reply) | Kind::Error => Err(DropReason::IcmpUnrelated),
+        Kind::Query(Query::Request) | Kind::Datagram | Kind::Icmp => Ok(State::datagram(lane.ip.protocol)),
+    }
+}
+
 /// Judges a flow again, under another snapshot or towards another port. What a rule keeps is kept.
 fn judge_again(
     context: &Context<'_>,
@@ -439,7 +474,7 @@ fn judge_again(
 }
 
 /// What the firewall is asked about a packet's flow that `initiator` began.
-fn ask<'a>(
+pub(crate) fn ask<'a>(
     context: &Context<'a>,
     frame: &Frame<'_>,
     lane: &Lane,
