@@ -83,6 +83,8 @@ pub struct FragmentInfo {
 /// What becomes of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FragmentVerdict {
+    /// It is the whole packet, though it has a fragment's header: to be judged alone. There is nothing to settle.
+    Whole,
     /// The first of its packet: to be judged by its headers, and then told with [`Fragments::settle`]. Until that is
     /// done, the packet's other fragments wait.
     First,
@@ -170,8 +172,8 @@ impl Fragments {
             return FragmentVerdict::Drop(malformed, Held::EMPTY);
         };
         if info.offset == 0 && !info.more {
-            // RFC 6946: it is the whole packet, whatever others of the same id there are.
-            return FragmentVerdict::First;
+            // RFC 6946: whatever others of the same id there are.
+            return FragmentVerdict::Whole;
         }
         let limits = self.limits;
         let table = self.table.get_or_insert_with(|| Box::new(Table::new(&limits)));

@@ -388,7 +388,7 @@ fn set_up(
     (to, destination): (PortIndex, &Port),
     report: &mut Report,
 ) -> Result<Option<Verdict>, DropReason> {
-    let state = first_state(context, frame, lane)?;
+    let mut state = first_state(context, frame, lane)?;
     let picked_up = matches!(state, State::Tcp(tcp) if tcp.was_picked_up());
     let asked = ask(context, frame, lane, destination, lane.side);
     let policy = context.snapshot.policy();
@@ -400,6 +400,9 @@ fn set_up(
         let other = firewall::judge(policy, &reversed, &Kept::default());
         if other.refused.is_none() {
             (judgement, initiator) = (other, lane.side.other());
+            if let State::Tcp(tcp) = &mut state {
+                *tcp = tcp.reversed();
+            }
         }
     }
     audit(context, frame, lane, &judgement, report);

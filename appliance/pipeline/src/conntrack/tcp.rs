@@ -172,6 +172,12 @@ impl Tcp {
         self.step(side, segment)
     }
 
+    /// The same connection with its ends named the other way round: for one that was picked up at its responder.
+    pub const fn reversed(self) -> Self {
+        let [one, other] = self.windows;
+        Self { windows: [other, one], ..self }
+    }
+
     /// How far the connection is.
     #[inline]
     pub const fn state(&self) -> State {

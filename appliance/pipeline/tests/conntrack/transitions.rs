@@ -256,6 +256,21 @@ fn an_answer_to_nobodys_question_does_not_replace_a_connection() {
     assert_eq!(tcp.state(), State::SynReceived);
 }
 
+/// The responder's segment is the first that is seen, and its windows are the responder's ever after.
+#[test]
+fn a_connection_picked_up_at_its_responder_goes_on_when_its_ends_are_named_right() {
+    let answer =
+        Segment { kind: Kind::Ack, seq: 9_000, ack: 3_000_000_000, window: 100, len: 10, scale: None };
+    let mut tcp = Tcp::open(&answer, &Settings::default()).unwrap().reversed();
+    assert!(tcp.was_picked_up());
+    let ack = Segment { seq: 3_000_000_000, ack: 9_010, len: 0, ..answer };
+    assert_eq!(tcp.track(Initiator, &ack), Ok(Change::None));
+    let more = Segment { seq: 9_010, ..answer };
+    assert_eq!(tcp.track(Responder, &more), Ok(Change::None));
+    assert_eq!(tcp.windows().map(|window| window.end), [3_000_000_000, 9_020]);
+    assert_eq!(tcp.track(Initiator, &more), Err(DropReason::TcpOutOfWindow));
+}
+
 #[test]
 fn a_quoted_packet_is_one_that_may_be_under_way() {
     let tcp = reached(State::Established);
