@@ -33,7 +33,7 @@ pub use error::PolicyError;
 pub use rule::{Action, Decision, Direction, Rule, RuleId, RuleIndex, Service, Tier};
 
 use endpoints::Endpoints;
-use rule_set::{Bits, Search};
+use rule_set::{Bits, search};
 use rules::Rules;
 
 /// Who may talk to whom.
@@ -57,11 +57,13 @@ impl Policy {
         let same = |previous: &&Policy| {
             Arc::ptr_eq(&previous.rules.config, &config.rules) || previous.rules.config == config.rules
         };
-        let rules = match previous.filter(same) {
+        let previous = previous.filter(same);
+        let rules = match previous {
             Some(previous) => Arc::clone(&previous.rules),
             None => Arc::new(Rules::new(&config.rules)?),
         };
-        let endpoints = Endpoints::new(&rules, &config.identities, &config.endpoints)?;
+        let before = previous.map(|previous| &previous.endpoints);
+        let endpoints = Endpoints::new(&rules, &config.identities, &config.endpoints, before)?;
         Ok(Policy { rules, endpoints })
     }
 
@@ -88,19 +90,13 @@ impl Policy {
         service: Service,
     ) -> Decision {
         let rules = &*self.rules;
-        let sides = &rules.sides[direction as usize];
-        let sets = rules.services.find(service);
-        let search = Search {
-            common: [sides.local.everybody.at, sides.remote.at, sets.common].map(|at| rules.packed(at)),
-            own: [
-                self.endpoints.local(local, direction),
-                self.endpoints.remote(remote, direction),
-                rules.packed(sets.own),
-            ],
-        };
+        let deny = Decision { rule: None, action: Action::Drop, would: None };
+        let Some(service) = rules.services.find(service) else { return deny };
+        let local = self.endpoints.local(rules, local, direction);
+        let remote = self.endpoints.remote(rules, remote, direction);
         let mut trial = Trial::default();
-        let rule = search.run(rules.shape, |place, word| {
-            let audit = rules.audit.get(place).copied().unwrap_or(0);
+        let rule = search(rules.shape, [service, local, remote], |place, word| {
+            let audit = rules.audit.word(place);
             let enforced = word & !audit;
             if word & audit != 0 {
                 trial.note(rules, place, word & audit, enforced);

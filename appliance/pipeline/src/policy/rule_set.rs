@@ -1,51 +1,49 @@
-//! Sets of rules: being made, and packed to be looked up.
+//! Sets of rules: being made, packed, and searched for what they have in common.
 //!
-//! Rules are numbered in order of judgement, 64 to a word. A packed set is one of three forms in one flat array:
+//! Rules are numbered in order of judgement, 64 to a word. With few rules a packed set has all words, what matches
+//! everybody included. With many rules it begins with a summary, one bit for each word that is not zero, and has only
+//! those words:
 //!
 //! ```text
-//! few rules (up to 256)   full    word 0 … word n          every word, what matches everybody included
-//! many rules              full    summary | word 0 … word n       one bit of summary for each word that is not zero
-//!                         sparse  summary | the words that are not zero
+//! up to 512 rules    word 0 | word 1 | … | word n
+//! more               summary 0 | … | summary m | words that are not zero
 //! ```
 //!
-//! With many rules, what matches everybody stands in one full set beside which each endpoint and service has only a
-//! sparse set of its own: 10,000 endpoints repeat nothing, and a search reads few cold cache lines.
+//! What matches everybody is then one set with all words, beside which each endpoint and each service has a packed one
+//! of its own: ten thousand endpoints repeat nothing, and a search reads few cache lines that are cold.
 
 use super::PolicyError;
 
-/// Up to this many words every set is full: reading four words costs less than finding out which are needed.
-const FULL: usize = 4;
+/// Rules of all policies.
+pub(super) const MOST_RULES: usize = 1 << 16;
 
-/// Words of all packed sets of a kind: 256 MiB.
-const MOST_WORDS: usize = 1 << 25;
+/// Up to this many words, a cache line, sets are packed whole.
+const WHOLE: usize = 8;
 
-/// How many words the sets of a policy have.
-#[derive(Clone, Copy, Debug)]
+/// How many words sets have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// 64 rules each.
-    pub(super) words: usize,
-    /// 64 words each; none when all sets are full.
-    pub(super) summary: usize,
+    words: usize,
+    /// None when sets are packed whole.
+    summary: usize,
 }
 
 impl Shape {
-    /// For that many rules.
+    /// Of sets of so many rules.
     pub(super) fn of(rules: usize) -> Self {
         let words = rules.div_ceil(64);
-        Self { words, summary: if words <= FULL { 0 } else { words.div_ceil(64) } }
+        Self { words, summary: if words <= WHOLE { 0 } else { words.div_ceil(64) } }
     }
 
-    /// Whether all sets are full and hold what matches everybody too.
-    #[inline]
-    pub(super) fn is_full(self) -> bool {
+    fn is_whole(self) -> bool {
         self.summary == 0
     }
 }
 
-/// A set that is being made.
+/// A set with all its words.
 #[derive(Clone, Debug)]
 pub(super) struct RuleSet {
-    pub(super) words: Vec<u64>,
+    words: Vec<u64>,
     /// A bit for each word that is not zero.
     summary: Vec<u64>,
 }
@@ -60,50 +58,88 @@ impl RuleSet {
     }
 
     pub(super) fn remove(&mut self, rule: u32) {
-        let word = rule as usize / 64;
-        self.words[word] &= !(1 << (rule % 64));
-        if self.words[word] == 0 {
-            self.summary[word / 64] &= !(1 << (word % 64));
+        let place = rule as usize / 64;
+        self.words[place] &= !(1 << (rule % 64));
+        if self.words[place] == 0 {
+            self.summary[place / 64] &= !(1 << (place % 64));
         }
     }
 
     /// Adds the rules of one word; `bits` is not zero.
-    pub(super) fn unite(&mut self, word: u32, bits: u64) {
-        self.words[word as usize] |= bits;
-        self.summary[word as usize / 64] |= 1 << (word % 64);
+    #[inline]
+    pub(super) fn unite(&mut self, place: u32, bits: u64) {
+        self.words[place as usize] |= bits;
+        self.summary[place as usize / 64] |= 1 << (place % 64);
     }
 
     /// Adds what is in both `a` and `b`.
     pub(super) fn unite_common(&mut self, a: &Self, b: &Self) {
-        for (place, (a_words, b_words)) in a.summary.iter().zip(&b.summary).enumerate() {
-            for bit in Bits(a_words & b_words) {
-                let word = place as u32 * 64 + bit;
-                let common = a.words[word as usize] & b.words[word as usize];
+        for (block, (a_used, b_used)) in a.summary.iter().zip(&b.summary).enumerate() {
+            for bit in Bits(a_used & b_used) {
+                let place = block as u32 * 64 + bit;
+                let common = a.word(place as usize) & b.word(place as usize);
                 if common != 0 {
-                    self.unite(word, common);
+                    self.unite(place, common);
                 }
             }
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.summary.iter().all(|word| *word == 0)
+    /// The 64 rules from `64 * place` on.
+    #[inline]
+    pub(super) fn word(&self, place: usize) -> u64 {
+        self.words.get(place).copied().unwrap_or(0)
     }
 
     /// Empties it at the cost of what is in it.
     pub(super) fn clear(&mut self) {
-        for (place, summary) in self.summary.iter_mut().enumerate() {
-            for bit in Bits(core::mem::take(summary)) {
-                self.words[place * 64 + bit as usize] = 0;
+        for (block, used) in self.summary.iter_mut().enumerate() {
+            for bit in Bits(core::mem::take(used)) {
+                self.words[block * 64 + bit as usize] = 0;
             }
         }
     }
 
-    fn words_in_use(&self) -> impl Iterator<Item = u64> {
-        let places = self.summary.iter().enumerate();
-        places.flat_map(move |(place, summary)| {
-            Bits(*summary).map(move |bit| self.words[place * 64 + bit as usize])
-        })
+    /// Bytes.
+    pub(super) fn size(&self) -> usize {
+        (self.words.len() + self.summary.len()) * 8
+    }
+
+    fn used_words(&self) -> impl Iterator<Item = u64> {
+        let blocks = self.summary.iter().enumerate();
+        blocks.flat_map(move |(block, used)| Bits(*used).map(move |bit| self.word(block * 64 + bit as usize)))
+    }
+}
+
+/// Where a packed set is; by default, an empty one that is nowhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed {
+    at: u32,
+    /// Which of several packers it was packed by.
+    pub(super) part: u32,
+}
+
+impl Default for Packed {
+    fn default() -> Self {
+        Self { at: u32::MAX, part: 0 }
+    }
+}
+
+impl Packed {
+    /// The set and what lies behind it, of what it was packed into.
+    #[inline]
+    pub(super) fn of(self, words: &[u64]) -> &[u64] {
+        words.get(self.at as usize..).unwrap_or_default()
+    }
+
+    /// How many words it has of those that it was packed into.
+    pub(super) fn len(self, shape: Shape, words: &[u64]) -> usize {
+        let set = self.of(words);
+        if shape.is_whole() {
+            return shape.words.min(set.len());
+        }
+        let used: u32 = set.iter().take(shape.summary).map(|used| used.count_ones()).sum();
+        (shape.summary + used as usize).min(set.len())
     }
 }
 
@@ -112,58 +148,107 @@ impl RuleSet {
 pub(super) struct Packer {
     shape: Shape,
     words: Vec<u64>,
+    most: usize,
+    part: u32,
 }
 
 impl Packer {
-    pub(super) fn new(shape: Shape) -> Self {
-        // A search reads whole sets: the empty sparse set is at 0.
-        Self { shape, words: vec![0; shape.summary] }
+    /// One of several, for at most so many words.
+    pub(super) fn new(shape: Shape, most: usize, part: u32) -> Self {
+        Self { shape, words: Vec::new(), most, part }
     }
 
-    /// Packs a full set, and says where it is.
-    pub(super) fn push_full(&mut self, set: &RuleSet) -> Result<u32, PolicyError> {
-        let at = self.next(self.shape.words)?;
-        self.words.extend(&set.summary[..self.shape.summary]);
-        self.words.extend(&set.words);
-        Ok(at)
-    }
-
-    /// Packs the rules of `set` beside those of `common`, which is a full set at `common_at`, and says where it is.
-    pub(super) fn push(
-        &mut self,
-        set: &RuleSet,
-        common: &RuleSet,
-        common_at: u32,
-    ) -> Result<u32, PolicyError> {
-        if self.shape.is_full() {
-            if set.is_empty() {
-                return Ok(common_at);
-            }
-            let at = self.next(self.shape.words)?;
+    /// Packs what is in `set` but for all in `common`, and says where it is.
+    pub(super) fn push(&mut self, set: &RuleSet, common: &RuleSet) -> Result<Packed, PolicyError> {
+        let at = self.words.len() as u32;
+        if self.shape.is_whole() {
             self.words.extend(set.words.iter().zip(&common.words).map(|(own, common)| own | common));
-            return Ok(at);
+        } else if set.summary.iter().all(|used| *used == 0) {
+            return Ok(Packed::default());
+        } else {
+            self.words.extend(&set.summary);
+            self.words.extend(set.used_words());
         }
-        if set.is_empty() {
-            return Ok(0);
-        }
-        let at = self.next(set.summary.iter().map(|word| word.count_ones() as usize).sum())?;
-        self.words.extend(&set.summary);
-        self.words.extend(set.words_in_use());
-        Ok(at)
+        self.bounded(at)
     }
 
-    pub(super) fn finish(self) -> Box<[u64]> {
-        self.words.into_boxed_slice()
+    /// Copies a set that was packed into `words`.
+    pub(super) fn copy(&mut self, set: Packed, words: &[u64]) -> Result<Packed, PolicyError> {
+        let at = self.words.len() as u32;
+        let copied = set.of(words).get(..set.len(self.shape, words)).unwrap_or_default();
+        if copied.is_empty() {
+            return Ok(Packed::default());
+        }
+        self.words.extend(copied);
+        self.bounded(at)
     }
 
-    /// Where a set of `words` words will be.
-    fn next(&self, words: usize) -> Result<u32, PolicyError> {
-        let at = self.words.len();
-        if at + self.shape.summary + words > MOST_WORDS {
-            return Err(PolicyError::TooLarge { what: "words of rule sets", most: MOST_WORDS });
-        }
-        Ok(at as u32)
+    /// All of them.
+    pub(super) fn finish(self) -> Vec<u64> {
+        self.words
     }
+
+    fn bounded(&self, at: u32) -> Result<Packed, PolicyError> {
+        if self.words.len() > self.most {
+            return Err(PolicyError::TooLarge { what: "words of rule sets", most: self.most });
+        }
+        Ok(Packed { at, part: self.part })
+    }
+}
+
+/// One of the sets that a search is about: what everybody has, and beside it a packed one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Side<'a> {
+    pub(super) common: &'a RuleSet,
+    pub(super) own: &'a [u64],
+}
+
+/// Calls `found` with the place of each word that is not zero in the common set of three, and with the word, in order,
+/// until that returns something. Best when the smaller ones come first.
+#[inline]
+pub(super) fn search<T>(
+    shape: Shape,
+    sides: [Side<'_>; 3],
+    mut found: impl FnMut(usize, u64) -> Option<T>,
+) -> Option<T> {
+    let mut call = |place, word| if word == 0 { None } else { found(place, word) };
+    if shape.is_whole() {
+        let [a, b, c] = sides.map(|side| side.own.get(..shape.words).unwrap_or_default());
+        let words = a.iter().zip(b).zip(c).map(|((a, b), c)| a & b & c);
+        return words.enumerate().find_map(|(place, word)| call(place, word));
+    }
+    // Where the packed words begin that belong to the summary at hand.
+    let mut first = [shape.summary; 3];
+    for block in 0..shape.summary {
+        let own: [u64; 3] = core::array::from_fn(|i| word(sides[i].own, block));
+        let used: [u64; 3] = core::array::from_fn(|i| word(&sides[i].common.summary, block) | own[i]);
+        for bit in Bits(used[0] & used[1] & used[2]) {
+            let place = block * 64 + bit as usize;
+            let side = |i: usize| {
+                let common = word(&sides[i].common.words, place);
+                if own[i] >> bit & 1 == 0 {
+                    return common;
+                }
+                let before = own[i] & ((1 << bit) - 1);
+                common | word(sides[i].own, first[i] + before.count_ones() as usize)
+            };
+            let two = side(0) & side(1);
+            if two == 0 {
+                continue;
+            }
+            if let Some(done) = call(place, two & side(2)) {
+                return Some(done);
+            }
+        }
+        first = core::array::from_fn(|i| first[i] + own[i].count_ones() as usize);
+    }
+    None
+}
+
+/// A set is packed with all its words. Were one not there, no rule would match by it.
+#[inline]
+fn word(set: &[u64], place: usize) -> u64 {
+    set.get(place).copied().unwrap_or(0)
 }
 
 /// The bits of a word, from the lowest on.
@@ -184,92 +269,28 @@ impl Iterator for Bits {
     }
 }
 
-/// Three sets that are searched for what is in all of them: each what matches everybody and, beside it, its own.
-pub(super) struct Search<'a> {
-    /// Full sets; unused when all sets are full.
-    pub(super) common: [&'a [u64]; 3],
-    /// Sparse sets, or full ones.
-    pub(super) own: [&'a [u64]; 3],
-}
-
-impl Search<'_> {
-    /// Calls `found` with each word that is not zero, and its place, in order, until that returns something.
-    #[inline]
-    pub(super) fn run<T>(&self, shape: Shape, mut found: impl FnMut(usize, u64) -> Option<T>) -> Option<T> {
-        if shape.is_full() {
-            return self.run_full(shape, found);
-        }
-        // Where the sparse words begin that belong to the summary word at hand.
-        let mut first = [shape.summary; 3];
-        for place in 0..shape.summary {
-            let own: [u64; 3] = core::array::from_fn(|i| word(self.own[i], place));
-            let either: [u64; 3] = core::array::from_fn(|i| word(self.common[i], place) | own[i]);
-            for bit in Bits(either[0] & either[1] & either[2]) {
-                let below = (1 << bit) - 1;
-                let at = place * 64 + bit as usize;
-                let side = |i: usize| {
-                    let common = word(self.common[i], shape.summary + at);
-                    if own[i] >> bit & 1 == 0 {
-                        return common;
-                    }
-                    common | word(self.own[i], first[i] + (own[i] & below).count_ones() as usize)
-                };
-                let all = side(0) & side(1) & side(2);
-                if all != 0
-                    && let Some(done) = found(at, all)
-                {
-                    return Some(done);
-                }
-            }
-            first = core::array::from_fn(|i| first[i] + own[i].count_ones() as usize);
-        }
-        None
-    }
-
-    #[inline]
-    fn run_full<T>(&self, shape: Shape, mut found: impl FnMut(usize, u64) -> Option<T>) -> Option<T> {
-        let [a, b, c] = self.own.map(|set| set.get(..shape.words).unwrap_or_default());
-        for (place, ((a, b), c)) in a.iter().zip(b).zip(c).enumerate() {
-            let all = a & b & c;
-            if all != 0
-                && let Some(done) = found(place, all)
-            {
-                return Some(done);
-            }
-        }
-        None
-    }
-}
-
-/// Sets are built whole, so the word is always there; were it not, no rule would match by it.
-#[inline]
-fn word(set: &[u64], place: usize) -> u64 {
-    set.get(place).copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn set(shape: Shape, rules: &[u32]) -> RuleSet {
-        let mut set = RuleSet::new(shape);
-        rules.iter().for_each(|rule| set.insert(*rule));
+    fn set(rules: usize, members: &[u32]) -> RuleSet {
+        let mut set = RuleSet::new(Shape::of(rules));
+        members.iter().for_each(|rule| set.insert(*rule));
         set
     }
 
     fn common(rules: usize, sides: [(&[u32], &[u32]); 3]) -> Vec<u32> {
         let shape = Shape::of(rules);
-        let mut packer = Packer::new(shape);
-        let places = sides.map(|(everybody, own)| {
-            let everybody = set(shape, everybody);
-            let at = packer.push_full(&everybody).unwrap();
-            (at as usize, packer.push(&set(shape, own), &everybody, at).unwrap() as usize)
+        let mut packer = Packer::new(shape, 10_000, 0);
+        let sides = sides.map(|(common, own)| {
+            let common = set(rules, common);
+            (packer.push(&set(rules, own), &common).unwrap(), common)
         });
         let words = packer.finish();
-        let search =
-            Search { common: places.map(|(at, _)| &words[at..]), own: places.map(|(_, at)| &words[at..]) };
+        let sides: Vec<Side<'_>> =
+            sides.iter().map(|(own, common)| Side { common, own: own.of(&words) }).collect();
         let mut all = Vec::new();
-        search.run(shape, |place, word| -> Option<()> {
+        search(shape, sides.try_into().unwrap(), |place, word| -> Option<()> {
             all.extend(Bits(word).map(|bit| place as u32 * 64 + bit));
             None
         });
@@ -278,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_is_in_all_three_is_found_in_order_whatever_the_size() {
-        for rules in [1usize, 64, 65, 256, 257, 5000, 65536] {
+        for rules in [1usize, 64, 65, 512, 513, 5000, MOST_RULES] {
             let last = rules as u32 - 1;
             let middle = last / 2;
             let mut want = vec![0, middle, last];
@@ -291,16 +312,52 @@ mod tests {
     }
 
     #[test]
+    fn a_search_ends_where_something_is_found() {
+        let everything = set(2000, &[3, 700, 1999]);
+        let side = Side { common: &everything, own: &[] };
+        let found = search(Shape::of(2000), [side; 3], |place, _| (place >= 5).then_some(place));
+        assert_eq!(found, Some(700 / 64));
+    }
+
+    #[test]
     fn a_cleared_set_is_empty_and_so_is_one_whose_rules_were_removed() {
-        let shape = Shape::of(10_000);
-        let mut one = set(shape, &[0, 63, 64, 9_999]);
+        let mut one = set(10_000, &[0, 63, 64, 9_999]);
         for rule in [0, 63, 64, 9_999] {
-            assert!(!one.is_empty());
+            assert_ne!(one.used_words().count(), 0);
             one.remove(rule);
         }
-        assert!(one.is_empty());
-        let mut other = set(shape, &[5_000, 7]);
+        assert_eq!(one.used_words().count(), 0);
+        let mut other = set(10_000, &[5_000, 7]);
         other.clear();
-        assert!(other.is_empty() && other.words.iter().all(|word| *word == 0));
+        assert!(other.used_words().count() == 0 && other.words.iter().all(|word| *word == 0));
+    }
+
+    #[test]
+    fn a_packer_that_is_full_says_so() {
+        // One word is not zero, and there are two of summary.
+        let mut packer = Packer::new(Shape::of(5000), 6, 0);
+        let nothing = set(5000, &[]);
+        assert!(packer.push(&set(5000, &[1, 2]), &nothing).is_ok());
+        assert!(packer.push(&nothing, &nothing).is_ok());
+        assert!(packer.push(&set(5000, &[4999]), &nothing).is_ok());
+        let full = PolicyError::TooLarge { what: "words of rule sets", most: 6 };
+        assert_eq!(packer.push(&set(5000, &[1]), &nothing).unwrap_err(), full);
+    }
+
+    #[test]
+    fn a_copied_set_is_the_same_in_its_new_place() {
+        for rules in [100, 5000] {
+            let shape = Shape::of(rules);
+            let (mut first, mut second) = (Packer::new(shape, 100, 0), Packer::new(shape, 100, 1));
+            let nothing = set(rules, &[]);
+            first.push(&set(rules, &[1, 70]), &nothing).unwrap();
+            let packed = first.push(&set(rules, &[64, 99]), &nothing).unwrap();
+            first.push(&set(rules, &[2, 71]), &nothing).unwrap();
+            let words = first.finish();
+            let copied = second.copy(packed, &words).unwrap();
+            let copies = second.finish();
+            assert_eq!((copied.at, copied.part), (0, 1));
+            assert_eq!(copied.of(&copies), &packed.of(&words)[..packed.len(shape, &words)]);
+        }
     }
 }

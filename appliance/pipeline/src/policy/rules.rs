@@ -9,15 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::addresses::{Addresses, masked};
-use super::rule_set::{Packer, RuleSet, Shape};
+use super::rule_set::{MOST_RULES, RuleSet, Shape};
 use super::services::{Services, ServicesBuilder, has_ports, has_types};
 use super::{
     Action, Direction, FirewallPolicyConfig, Peer, PolicyError, Rule, RuleConfig, RuleId, RulesConfig,
     ServiceMatch,
 };
 
-/// Rules of all policies.
-pub(super) const MOST_RULES: usize = 1 << 16;
 /// Groups, and networks that rules name without a group.
 const MOST_GROUPS: usize = 1 << 16;
 /// Words of all groups' rules: 256 MiB.
@@ -32,21 +30,20 @@ pub(super) struct Rules {
     pub(super) actions: Box<[Action]>,
     /// The place of each rule's policy in the order of judgement.
     pub(super) policies: Box<[u32]>,
-    /// Rules of audit policies; empty when there are none.
-    pub(super) audit: Box<[u64]>,
+    /// Rules of audit policies.
+    pub(super) audit: RuleSet,
     pub(super) shape: Shape,
     pub(super) sides: [Sides; 2],
     pub(super) services: Services,
     pub(super) addresses: Addresses,
-    /// The sets of what everybody matches, and those of the services.
-    pub(super) words: Box<[u64]>,
 }
 
 /// The rules that count in one direction, by whom they speak of.
 #[derive(Debug)]
 pub(super) struct Sides {
     pub(super) local: LocalSide,
-    pub(super) remote: Everybody,
+    /// Rules that ask for no group.
+    pub(super) remote: RuleSet,
     pub(super) remote_members: Members,
 }
 
@@ -54,21 +51,13 @@ pub(super) struct Sides {
 #[derive(Debug)]
 pub(super) struct LocalSide {
     /// Neither asks for any group.
-    pub(super) everybody: Everybody,
+    pub(super) everybody: RuleSet,
     /// One of both asks for these groups.
     pub(super) members: Members,
     /// Both ask for groups: this is what the policy asks for, …
     pub(super) applies: Members,
     /// … and this the rule.
     pub(super) own: Members,
-}
-
-/// Rules that speak of everybody.
-#[derive(Debug)]
-pub(super) struct Everybody {
-    pub(super) set: RuleSet,
-    /// Where it is in the packed words.
-    pub(super) at: u32,
 }
 
 /// For every group, the rules that being in it fulfils: place and bits of each word that is not zero.
@@ -100,18 +89,12 @@ impl Rules {
         let groups = Groups::new(config, &order)?;
         at_most("groups and networks named by rules", groups.count(), MOST_GROUPS)?;
         let shape = Shape::of(count);
-        let mut builder = Builder::new(groups, shape, count);
+        let mut builder = Builder::new(groups, shape);
         for (place, policy) in order.iter().enumerate() {
             builder.policy(place as u32, policy)?;
         }
         refuse_duplicates(&builder.table)?;
         builder.build(config, shape)
-    }
-
-    /// The packed words from `at` on.
-    #[inline]
-    pub(super) fn packed(&self, at: u32) -> &[u64] {
-        self.words.get(at as usize..).unwrap_or_default()
     }
 
     /// The name of a group; networks that rules name without a group have none.
@@ -124,11 +107,10 @@ impl Rules {
         let sides = self.sides.iter().map(|sides| {
             let LocalSide { everybody, members, applies, own } = &sides.local;
             let members = [members, applies, own, &sides.remote_members];
-            let sets = everybody.set.words.len() + sides.remote.set.words.len();
-            members.map(Members::size).iter().sum::<usize>() + sets * 8
+            members.map(Members::size).iter().sum::<usize>() + everybody.size() + sides.remote.size()
         });
-        self.table.len() * (size_of::<Rule>() + 5)
-            + (self.words.len() + self.audit.len()) * 8
+        self.table.len() * (size_of::<Rule>() + size_of::<Action>() + size_of::<u32>())
+            + self.audit.size()
             + sides.sum::<usize>()
             + self.services.size()
             + self.addresses.size()
@@ -233,12 +215,12 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(groups: Groups<'a>, shape: Shape, count: usize) -> Self {
+    fn new(groups: Groups<'a>, shape: Shape) -> Self {
         let sides = [(); 2].map(|()| SidesBuilder::new(groups.count(), shape));
         Self {
             groups,
-            table: Vec::with_capacity(count),
-            policies: Vec::with_capacity(count),
+            table: Vec::new(),
+            policies: Vec::new(),
             audit: RuleSet::new(shape),
             sides,
             services: ServicesBuilder::default(),
@@ -317,21 +299,16 @@ impl<'a> Builder<'a> {
     }
 
     fn build(self, config: &Arc<RulesConfig>, shape: Shape) -> Result<Rules, PolicyError> {
-        let mut packer = Packer::new(shape);
-        let [inward, outward] = self.sides;
-        let sides = [inward.build(&mut packer)?, outward.build(&mut packer)?];
-        let services = self.services.build(self.table.len(), shape, &mut packer)?;
         Ok(Rules {
             config: Arc::clone(config),
             actions: self.table.iter().map(|rule| rule.action).collect(),
+            services: self.services.build(self.table.len(), shape)?,
             table: self.table.into(),
             policies: self.policies.into(),
-            audit: if self.audit.is_empty() { Box::default() } else { self.audit.words.into() },
+            audit: self.audit,
             shape,
-            sides,
-            services,
+            sides: self.sides.map(SidesBuilder::build),
             addresses: self.groups.addresses()?,
-            words: packer.finish(),
         })
     }
 }
@@ -390,16 +367,14 @@ impl SidesBuilder {
         Ok(())
     }
 
-    fn build(self, packer: &mut Packer) -> Result<Sides, PolicyError> {
-        let mut everybody = |set: RuleSet| Ok(Everybody { at: packer.push_full(&set)?, set });
-        let (local, remote) = (everybody(self.local_everybody)?, everybody(self.remote_everybody)?);
+    fn build(self) -> Sides {
         let local = LocalSide {
-            everybody: local,
+            everybody: self.local_everybody,
             members: self.local.build(),
             applies: self.applies.build(),
             own: self.own.build(),
         };
-        Ok(Sides { local, remote, remote_members: self.remote.build() })
+        Sides { local, remote: self.remote_everybody, remote_members: self.remote.build() }
     }
 }
 

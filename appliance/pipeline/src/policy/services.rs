@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::rule_set::{Packer, RuleSet, Shape};
+use super::rule_set::{Packed, Packer, RuleSet, Shape, Side};
 use super::{PolicyError, Service};
 
 /// RFC 792: ICMP; RFC 9293: TCP; RFC 768: UDP; RFC 4443: ICMPv6; RFC 9260: SCTP.
@@ -14,6 +14,9 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP_V6: u8 = 58;
 const SCTP: u8 = 132;
+
+/// Of the sets of all ports: 64 MiB.
+const MOST_WORDS: usize = 1 << 23;
 
 /// Whether ports of a protocol can be matched.
 pub(super) fn has_ports(protocol: Option<u8>) -> bool {
@@ -25,26 +28,20 @@ pub(super) fn has_types(protocol: Option<u8>) -> bool {
     matches!(protocol, Some(ICMP | ICMP_V6))
 }
 
-/// Where the rules of a service are.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ServiceSets {
-    /// A full set: rules for the protocol, whatever the port.
-    pub(super) common: u32,
-    /// Those for the port.
-    pub(super) own: u32,
-}
-
 /// Finds the rules of a service.
 #[derive(Debug)]
 pub(super) struct Services {
     /// The place of each protocol in `entries`. Those that no rule names share the first.
     protocols: Box<[u8; 256]>,
     entries: Box<[Entry]>,
+    words: Vec<u64>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    without_port: ServiceSets,
+    /// Rules for the protocol, whatever the port.
+    whole: RuleSet,
+    without_port: Packed,
     ports: Option<Ports>,
 }
 
@@ -55,35 +52,31 @@ struct Ports {
     pages: Box<[u32]>,
     /// Sorted; the first is 0.
     starts: Box<[u16]>,
-    sets: Box<[u32]>,
+    sets: Box<[Packed]>,
 }
 
 impl Services {
-    /// Where the rules of a service are.
+    /// The rules of a service.
     #[inline]
-    pub(super) fn find(&self, service: Service) -> ServiceSets {
+    pub(super) fn find(&self, service: Service) -> Option<Side<'_>> {
         let place = self.protocols[usize::from(service.protocol)];
-        let Some(entry) = self.entries.get(usize::from(place)) else {
-            return ServiceSets { common: 0, own: 0 };
-        };
-        match (&entry.ports, service.port) {
-            (Some(ports), Some(port)) => {
-                ServiceSets { own: ports.find(port).unwrap_or(entry.without_port.own), ..entry.without_port }
-            }
-            _ => entry.without_port,
-        }
+        let entry = self.entries.get(usize::from(place))?;
+        let ports = entry.ports.as_ref().zip(service.port);
+        let own = ports.and_then(|(ports, port)| ports.find(port)).unwrap_or(entry.without_port);
+        Some(Side { common: &entry.whole, own: own.of(&self.words) })
     }
 
     /// Bytes.
     pub(super) fn size(&self) -> usize {
-        let ports = self.entries.iter().filter_map(|entry| entry.ports.as_ref());
-        256 + ports.map(|ports| ports.pages.len() * 4 + ports.starts.len() * 6).sum::<usize>()
+        let ports = |ports: &Ports| ports.pages.len() * 4 + ports.starts.len() * (2 + size_of::<Packed>());
+        let entry = |entry: &Entry| entry.whole.size() + entry.ports.as_ref().map_or(0, ports);
+        256 + self.entries.iter().map(entry).sum::<usize>() + size_of_val(&self.words[..])
     }
 }
 
 impl Ports {
     #[inline]
-    fn find(&self, port: u16) -> Option<u32> {
+    fn find(&self, port: u16) -> Option<Packed> {
         let page = usize::from(port >> 8);
         let (from, to) = (*self.pages.get(page)? as usize, *self.pages.get(page + 1)? as usize);
         let after = from + self.starts.get(from..to)?.partition_point(|start| *start <= port);
@@ -122,86 +115,90 @@ impl ServicesBuilder {
     }
 
     /// Packs everything.
-    pub(super) fn build(
-        self,
-        rules: usize,
-        shape: Shape,
-        packer: &mut Packer,
-    ) -> Result<Services, PolicyError> {
+    pub(super) fn build(self, rules: usize, shape: Shape) -> Result<Services, PolicyError> {
+        let nothing = RuleSet::new(shape);
         let mut everything = RuleSet::new(shape);
         self.everything.iter().for_each(|rule| everything.insert(*rule));
         let mut protocols = Box::new([0; 256]);
-        let mut entries =
-            vec![Entry { without_port: without_port(&everything, shape, packer)?, ports: None }];
-        let mut hits = vec![0; rules];
+        let mut packer = Packer::new(shape, MOST_WORDS, 0);
+        let without_port = packer.push(&nothing, &everything)?;
+        let mut entries = vec![Entry { whole: everything.clone(), without_port, ports: None }];
+        let mut sweep = Sweep { set: nothing.clone(), hits: vec![0; rules] };
         for (protocol, of) in self.protocols {
             let mut whole = everything.clone();
             of.whole.iter().for_each(|rule| whole.insert(*rule));
-            let without_port = without_port(&whole, shape, packer)?;
+            let without_port = packer.push(&nothing, &whole)?;
             let ports = if of.ranges.is_empty() {
                 None
             } else {
-                Some(Ports::new(&of.ranges, &whole, without_port.common, &mut hits, shape, packer)?)
+                Some(Ports::new(&of.ranges, &whole, &mut sweep, &mut packer)?)
             };
             if let Some(place) = protocols.get_mut(usize::from(protocol)) {
-                // All 256 protocols may be named beside the entry for those that are not; then nobody uses that one.
+                // Should all 256 protocols be named, the first entry is nobody's and the last has its place.
                 *place = u8::try_from(entries.len()).unwrap_or(0);
             }
-            entries.push(Entry { without_port, ports });
+            let entry = Entry { whole, without_port, ports };
+            match u8::try_from(entries.len()) {
+                Ok(_) => entries.push(entry),
+                Err(_) => entries[0] = entry,
+            }
         }
-        Ok(Services { protocols, entries: entries.into() })
+        Ok(Services { protocols, entries: entries.into(), words: packer.finish() })
     }
 }
 
-fn without_port(whole: &RuleSet, shape: Shape, packer: &mut Packer) -> Result<ServiceSets, PolicyError> {
-    let common = packer.push_full(whole)?;
-    Ok(ServiceSets { common, own: packer.push(&RuleSet::new(shape), whole, common)? })
+/// The rules that match the port at hand; empty before and after a protocol.
+struct Sweep {
+    set: RuleSet,
+    /// How many ranges of each rule hold it: a rule may name one port several times.
+    hits: Vec<u32>,
+}
+
+impl Sweep {
+    fn enter(&mut self, rule: u32) {
+        if let Some(hits) = self.hits.get_mut(rule as usize) {
+            *hits += 1;
+            self.set.insert(rule);
+        }
+    }
+
+    fn leave(&mut self, rule: u32) {
+        if let Some(hits) = self.hits.get_mut(rule as usize) {
+            *hits -= 1;
+            if *hits == 0 {
+                self.set.remove(rule);
+            }
+        }
+    }
 }
 
 impl Ports {
-    /// `hits` is all zero, before and after.
     fn new(
         ranges: &[(u16, u16, u32)],
         whole: &RuleSet,
-        whole_at: u32,
-        hits: &mut [u32],
-        shape: Shape,
+        sweep: &mut Sweep,
         packer: &mut Packer,
     ) -> Result<Self, PolicyError> {
-        // One for each range that begins, and one behind each that ends.
-        let mut events: Vec<(u32, u32, bool)> = Vec::with_capacity(2 * ranges.len());
+        // Where a range begins, and behind where it ends. Beginnings first: what goes on is never left in between.
+        let mut events: Vec<(u32, bool, u32)> = Vec::with_capacity(2 * ranges.len());
         for (low, high, rule) in ranges {
-            events.push((u32::from(*low), *rule, true));
-            events.push((u32::from(*high) + 1, *rule, false));
+            events.push((u32::from(*low), false, *rule));
+            events.push((u32::from(*high) + 1, true, *rule));
         }
         events.sort_unstable();
-        let mut now = RuleSet::new(shape);
-        let (mut starts, mut sets) = (Vec::new(), Vec::new());
-        if events.first().is_none_or(|(at, ..)| *at > 0) {
-            starts.push(0);
-            sets.push(packer.push(&now, whole, whole_at)?);
-        }
+        let (mut starts, mut sets) = (vec![0], vec![packer.push(&sweep.set, whole)?]);
         for together in events.chunk_by(|a, b| a.0 == b.0) {
-            for (_, rule, begins) in together {
-                // A rule may name one port several times.
-                let Some(hits) = hits.get_mut(*rule as usize) else { continue };
-                if *begins {
-                    *hits += 1;
-                    now.insert(*rule);
-                }
+            for (_, ends, rule) in together {
+                if *ends { sweep.leave(*rule) } else { sweep.enter(*rule) }
             }
-            for (_, rule, begins) in together {
-                let Some(hits) = hits.get_mut(*rule as usize) else { continue };
-                if !*begins {
-                    *hits -= 1;
-                    if *hits == 0 {
-                        now.remove(*rule);
-                    }
+            match together.first().map(|(at, ..)| u16::try_from(*at)) {
+                Some(Ok(0)) => sets = vec![packer.push(&sweep.set, whole)?],
+                Some(Ok(start)) => {
+                    starts.push(start);
+                    sets.push(packer.push(&sweep.set, whole)?);
                 }
-            }
-            if let Some(Ok(start)) = together.first().map(|(at, ..)| u16::try_from(*at)) {
-                starts.push(start);
-                sets.push(packer.push(&now, whole, whole_at)?);
+                // Behind the last port.
+                Some(Err(_)) | None => {}
             }
         }
         let below = |page: u32| starts.partition_point(|start| u32::from(*start) < page << 8) as u32;

@@ -1,5 +1,6 @@
 //! Configurations in, decisions out: the compiled policy as its caller sees it.
 
+mod changes;
 mod config;
 mod limits;
 mod model;

@@ -92,7 +92,7 @@ fn a_rule() -> impl Strategy<Value = RuleConfig> {
         })
 }
 
-/// Few rules, all sets full; or a flood of rules that match nothing in between, so that sets are sparse.
+/// Few rules; or many that match nothing in between, so that sets have several chunks and some of them are empty.
 fn a_policy(padding: bool) -> impl Strategy<Value = FirewallPolicyConfig> {
     (
         select(vec![Tier::Security, Tier::Application]),
@@ -101,7 +101,7 @@ fn a_policy(padding: bool) -> impl Strategy<Value = FirewallPolicyConfig> {
         proptest::bool::weighted(0.3),
         vec(a_peer(), 0..3),
         vec(a_rule(), 0..6),
-        if padding { 0usize..200 } else { 0usize..1 },
+        if padding { 0usize..500 } else { 0usize..1 },
     )
         .prop_map(|(tier, priority, name, audit, applies_to, mut rules, unmatched)| {
             let nobody = RuleConfig {
