@@ -1,6 +1,7 @@
 //! Side-by-side measurements of Palisade and its peers. docs/benchmarks.md tells the method.
 #![expect(clippy::print_stdout, reason = "a command for people")]
 
+mod compile;
 mod contest;
 mod core_distance;
 mod cpu_time;
@@ -53,6 +54,8 @@ enum Bench {
     Firewall(Options),
     /// Two namespaces through TAP ports, against a Linux bridge with a firewall
     Tap(TapOptions),
+    /// The firewall's rules: compiling them against a budget, asking them against a walk over them
+    Compile(Options),
     /// Only the load generator, against two vhost-user sockets that something else serves
     Vgen(vgen::Arguments),
     /// Results written by --json as Markdown
@@ -66,6 +69,7 @@ fn main() -> Result<()> {
         println!("vhost-l2: {}", vhost_l2::cases().join(" "));
         println!("firewall: {}", firewall::cases().join(" "));
         println!("tap: {}", tap::cases().join(" "));
+        println!("compile: {}", compile::cases().join(" "));
         return Ok(());
     }
     let Some(bench) = arguments.bench else {
@@ -86,6 +90,11 @@ fn main() -> Result<()> {
             let _alone = lock()?;
             let _urgency = options.urgent.then(Urgency::take).transpose()?;
             ("firewall", options, firewall::run(options, work.path())?)
+        }
+        Bench::Compile(options) => {
+            let _alone = lock()?;
+            let _urgency = options.urgent.then(Urgency::take).transpose()?;
+            ("compile", options, compile::run(options, &mut machine)?)
         }
         Bench::Tap(options) => {
             let _alone = lock()?;
