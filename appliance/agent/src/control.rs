@@ -492,8 +492,8 @@ impl vhost_backend::PortEvents for PortWatch {
 
 /// The same port, plugged in differently.
 fn with_attachment(port: &LocalPort, attachment: Attachment, homes: Box<[usize]>) -> LocalPort {
-    let (counters, state) = (port.counters.clone(), port.state.clone());
-    LocalPort::new(port.id, port.full_name.clone(), attachment, homes, counters, state)
+    let (counters, memory) = (port.counters.clone(), port.memory.clone());
+    LocalPort::new(port.id, port.full_name.clone(), attachment, homes, counters, memory)
 }
 
 fn made_device(config: &crate::tap::TapConfig) -> MadeDevice {

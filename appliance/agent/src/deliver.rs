@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use arrayvec::ArrayVec;
-use pipeline::{DropReason, Instant, PortIndex, Verdict, Workspace};
+use pipeline::{DropReason, Instant, PortIndex, Released, Verdict, Workspace};
 use vhost_backend::{BURST, Burst, MAX_FRAME, NET_HEADER, PutError, RxFeatures, RxRing};
 use wire::gso::{Checksum, Segmenter, finish_checksum};
 use wire::vnet::{self, VnetHeader};
@@ -61,6 +61,10 @@ impl Deliverer {
                     replies |= 1 << i;
                     continue;
                 }
+                Verdict::Hold(slot) => {
+                    self.keep(source, *slot, burst, i);
+                    continue;
+                }
                 Verdict::Drop(reason) => {
                     counters.dropped(*reason, 1);
                     continue;
@@ -83,6 +87,51 @@ impl Deliverer {
         }
         if floods != 0 {
             self.flood(world, from, burst, floods);
+        }
+        if !self.work.released.is_empty() {
+            self.release(world, source);
+        }
+    }
+
+    /// Keeps a fragment that waits for the first of its packet.
+    #[cold]
+    fn keep(&mut self, source: &LocalPort, slot: u8, burst: &Burst<'_>, i: usize) {
+        let Some(len) = burst.copy_to(i, &mut self.linear) else { return };
+        source.memory.held.keep(slot, &self.linear[..len]);
+    }
+
+    /// Sends fragments on that waited, or drops them. They ask for no offload: the pipeline lets no fragment.
+    #[cold]
+    fn release(&mut self, world: &World, source: &LocalPort) {
+        let counters = &source.counters[self.worker];
+        for Released { slot, verdict } in self.work.released.drain(..) {
+            let outcome = match verdict {
+                Verdict::Drop(reason) => {
+                    let _ = source.memory.held.take(slot, |_| ());
+                    Err((counters, reason))
+                }
+                Verdict::Deliver(to) => {
+                    let Some(port) = world.local(to) else { continue };
+                    let there = &port.counters[self.worker];
+                    let sent = source
+                        .memory
+                        .held
+                        .take(slot, |frame| put_one(port, self.worker, frame).map(|()| frame.len() as u64));
+                    match sent {
+                        Some(Ok(bytes)) => {
+                            counters.accepted(1, bytes);
+                            there.delivered(1, bytes);
+                            Ok(())
+                        }
+                        Some(Err(reason)) => Err((there, reason)),
+                        None => continue,
+                    }
+                }
+                Verdict::Flood | Verdict::Reply | Verdict::Refuse(_) | Verdict::Hold(_) => continue,
+            };
+            if let Err((counters, reason)) = outcome {
+                counters.dropped(reason, 1);
+            }
         }
     }
 
@@ -166,6 +215,21 @@ impl Deliverer {
     }
 }
 
+/// Gives one whole frame to a port.
+fn put_one(port: &LocalPort, worker: usize, frame: &[u8]) -> Result<(), DropReason> {
+    match &port.attachment {
+        Attachment::Vhost(vhost) => {
+            let queue = (flow_hash(frame) % u32::from(port.receiving_pairs())) as u16;
+            let ring = vhost.rx(queue).enter().ok_or(DropReason::DestinationDown)?;
+            let mut sink = RingSink { ring, features: vhost.rx(queue).features() };
+            sink.expect(1);
+            sink.put_bytes(&[0; NET_HEADER], frame, &[])
+        }
+        Attachment::Tap(tap) => TapSink { tap, queue: worker }.put_bytes(&[0; NET_HEADER], frame, &[]),
+        Attachment::Missing => Err(DropReason::DestinationDown),
+    }
+}
+
 /// Asks the pipeline.
 #[inline]
 fn judge(
@@ -179,7 +243,7 @@ fn judge(
 ) {
     let mut frames: ArrayVec<pipeline::Frame<'_>, BURST> = burst.frames_mut().iter_mut().map(view).collect();
     let World { snapshot, flows, .. } = world;
-    pipeline::from_port(snapshot, flows, from, &source.state, now, &mut frames, verdicts, work);
+    pipeline::from_port(snapshot, flows, from, &source.memory.state, now, &mut frames, verdicts, work);
     work.report.drain().for_each(drop);
 }
 

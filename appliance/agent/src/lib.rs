@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod counters;
 mod deliver;
+mod held;
 mod homes;
 mod local_api;
 mod manager;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering}
 use pipeline::PortState;
 
 use crate::counters::Counters;
+use crate::held::Held;
 use crate::tap::Tap;
 
 /// One local port: what it is plugged into, who serves its queues, and what it counts.
@@ -21,14 +22,23 @@ pub(crate) struct LocalPort {
     pub(crate) homes: Box<[usize]>,
     /// One block for each worker. Outlives re-opening.
     pub(crate) counters: Arc<[Counters]>,
-    /// What the pipeline remembers of it. Outlives re-opening.
-    pub(crate) state: Arc<PortState>,
+    /// What is remembered of what it sent. Outlives re-opening.
+    pub(crate) memory: Arc<Memory>,
     receiving_pairs: AtomicU16,
     /// Set by the worker that finds its device removed behind our back.
     pub(crate) gone: AtomicBool,
     /// The control thread's: the start of the link that was last looked at, and announcements given so far.
     start_seen: AtomicU64,
     announced: AtomicUsize,
+}
+
+/// What is remembered of what a port sent.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// What the pipeline remembers.
+    pub(crate) state: PortState,
+    /// Fragments that wait for the first of their packet.
+    pub(crate) held: Held,
 }
 
 /// What a port is plugged into.
@@ -49,7 +59,7 @@ impl LocalPort {
         attachment: Attachment,
         homes: Box<[usize]>,
         counters: Arc<[Counters]>,
-        state: Arc<PortState>,
+        memory: Arc<Memory>,
     ) -> Self {
         let port = Self {
             id,
@@ -57,7 +67,7 @@ impl LocalPort {
             attachment,
             homes,
             counters,
-            state,
+            memory,
             receiving_pairs: AtomicU16::new(1),
             gone: AtomicBool::new(false),
             start_seen: AtomicU64::new(0),

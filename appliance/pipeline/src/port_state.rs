@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use crate::fragments::Fragments;
 use crate::rate::Bucket;
 
 /// One per port; it does not depend on the snapshot and outlives it. Workers that serve queues of one port share it:
@@ -12,4 +13,6 @@ pub struct PortState {
     pub(crate) rate: Mutex<Bucket>,
     /// What is left of the refusals that may be answered.
     pub(crate) refusals: Mutex<Bucket>,
+    /// Fragmented packets under way.
+    pub(crate) fragments: Mutex<Fragments>,
 }

@@ -19,7 +19,8 @@ use crate::offload::Cut;
 use crate::parse::{Fragment, Ip, Packet};
 use crate::policy::{Action, Direction, Service};
 use crate::{
-    DropReason, Ending, Event, Frame, Port, PortIndex, Report, Verdict, Workspace, header, rate, refuse,
+    DropReason, Ending, Event, Frame, Port, PortIndex, Report, Verdict, Workspace, fragmented, header, rate,
+    refuse,
 };
 
 /// What a frame's verdict is until its lane is judged.
@@ -73,6 +74,13 @@ pub(crate) fn enter(
         Packet::Ip(ip) if !header::to_group(frame.head) => *ip,
         _ => return for_many(context, frame, packet, &cut, &mut work.report),
     };
+    if ip.fragment != Fragment::Whole {
+        match fragmented::admit(context, place, frame, &ip, work) {
+            Ok(None) => {}
+            Ok(Some(verdict)) => return verdict,
+            Err(reason) => return context.dropped(reason, frame, &mut work.report),
+        }
+    }
     let Some(lane) = work.next() else { return PENDING };
     lane.frame = place;
     match lane.fill(context, frame, ip, cut) {
@@ -133,6 +141,7 @@ fn unusual(context: &Context<'_>, frame: &Frame<'_>, lane: &mut Lane) -> Result<
     lane.kind = Kind::Datagram;
     let at = ip.transport();
     match (ip.protocol, ip.fragment) {
+        // Follows its first and has no lane; only a trace comes here.
         (_, Fragment::Later(_)) => Err(DropReason::FragmentTimeout),
         (ipv4::TCP, _) => {
             lane.kind = Kind::Tcp;
@@ -204,6 +213,11 @@ pub(crate) fn track(
             };
         }
     }
+    if !work.firsts.is_empty() {
+        fragmented::settle(context, frames, verdicts, work);
+    }
+    // What is left waits beyond this burst.
+    work.waiting.clear();
 }
 
 /// Where a packet goes that changes nothing: its flow was judged under this snapshot, was heard from both sides and is

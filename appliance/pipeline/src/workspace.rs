@@ -1,7 +1,9 @@
 //! What a worker keeps between bursts for the pipeline's use: room to work in, and the report.
 
-use crate::Report;
+use crate::fragmented::{First, Waiting};
+use crate::fragments::MAX_HELD;
 use crate::track::Lane;
+use crate::{Report, Verdict};
 
 /// Frames that travel through the flow stage together.
 pub(crate) const BURST: usize = 64;
@@ -11,8 +13,22 @@ pub(crate) const BURST: usize = 64;
 pub struct Workspace {
     /// What happened, for the caller to drain after each burst.
     pub report: Report,
+    /// Fragments that the sender's port held in slots and that wait no more, in order: they are to be delivered, or
+    /// dropped, after the burst, and taken out of here.
+    pub released: Vec<Released>,
     pub(crate) lanes: Box<[Lane; BURST]>,
     pub(crate) count: usize,
+    pub(crate) firsts: Vec<First>,
+    pub(crate) waiting: Vec<Waiting>,
+}
+
+/// A fragment that waits no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// The slot that it was held in, free from now on.
+    pub slot: u8,
+    /// `Deliver` or `Drop`.
+    pub verdict: Verdict,
 }
 
 impl Default for Workspace {
@@ -24,13 +40,25 @@ impl Default for Workspace {
 impl Workspace {
     /// Room; nothing is allocated later.
     pub fn new() -> Self {
-        Self { report: Report::new(), lanes: Box::new([Lane::default(); BURST]), count: 0 }
+        Self {
+            report: Report::new(),
+            released: Vec::with_capacity(2 * MAX_HELD),
+            lanes: Box::new([Lane::default(); BURST]),
+            count: 0,
+            firsts: Vec::with_capacity(BURST),
+            waiting: Vec::with_capacity(BURST),
+        }
     }
 
     /// The lanes in use, and the report.
     pub(crate) fn lanes(&mut self) -> (&mut [Lane], &mut Report) {
         let used = self.lanes.get_mut(..self.count).unwrap_or_default();
         (used, &mut self.report)
+    }
+
+    /// A slot is free, and this becomes of what lies in it.
+    pub(crate) fn release(&mut self, slot: u8, verdict: Verdict) {
+        self.released.push(Released { slot, verdict });
     }
 
     /// Gives the last lane back.

@@ -39,6 +39,8 @@ pub mod field {
     pub const LENGTH: Range<usize> = 2..4;
     /// Identification.
     pub const ID: Range<usize> = 4..6;
+    /// Flags and fragment offset.
+    pub const FRAGMENT: Range<usize> = 6..8;
     /// Time to live.
     pub const TTL: usize = 8;
     /// Header checksum.

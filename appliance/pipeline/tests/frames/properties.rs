@@ -49,6 +49,7 @@ fn check(from: PortIndex, net: [u8; 12], frame: &[u8]) -> Result<(), TestCaseErr
             prop_assert_eq!(&bytes[..6], snapshot.port(port).mac());
         }
         Verdict::Flood => prop_assert!(bytes[0] & 1 == 1),
+        Verdict::Hold(_) => prop_assert!(false, "the firewall is off"),
         Verdict::Reply | Verdict::Refuse(_) => {
             let back = bytes[..6] == snapshot.port(from).mac() || bytes[0] & 1 == 1;
             prop_assert!(back, "an answer goes to who asked");

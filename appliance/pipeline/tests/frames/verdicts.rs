@@ -12,6 +12,7 @@ fn shown(verdict: Verdict) -> String {
         Verdict::Flood => "flood".to_string(),
         Verdict::Reply => "reply".to_string(),
         Verdict::Refuse(reason) => format!("refuse {reason}"),
+        Verdict::Hold(slot) => format!("hold {slot}"),
         Verdict::Drop(reason) => format!("drop {reason}"),
     }
 }

@@ -1,0 +1,140 @@
+//! Fragments in the flow stage: a packet's first fragment is judged like a packet, the others share its fate.
+//!
+//! Fragments that come before the first wait in the caller's hands. Those of the same burst mostly wait no longer than
+//! until the burst is judged.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use wire::ipv4;
+
+use crate::deliver::resolve;
+use crate::fragments::{FragmentInfo, FragmentKey, FragmentVerdict, Fragments};
+use crate::from_port::Context;
+use crate::header::{self, L3};
+use crate::parse::{Fragment, Ip};
+use crate::{DropReason, Frame, Verdict, Workspace};
+
+/// What is remembered of a packet whose first fragment was refused: the reason's number above this. Below, it was admitted
+/// to the port whose slot is this less one.
+const REFUSED: u32 = 1 << 31;
+
+/// A first fragment that is being judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First {
+    /// The frame's place in the burst.
+    frame: usize,
+    key: FragmentKey,
+}
+
+/// A fragment of this burst that waits for its first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    frame: usize,
+    slot: u8,
+}
+
+/// What becomes of a fragment; `None` when it is a first and is to be judged.
+#[cold]
+pub(crate) fn admit(
+    context: &Context<'_>,
+    place: usize,
+    frame: &Frame<'_>,
+    ip: &Ip,
+    work: &mut Workspace,
+) -> Result<Option<Verdict>, DropReason> {
+    let info = info(frame, ip);
+    let mut fragments = lock(context);
+    let late = fragments.expire(context.now);
+    late.for_each(|slot| work.release(slot, Verdict::Drop(DropReason::FragmentTimeout)));
+    match fragments.admit(context.now, &info) {
+        FragmentVerdict::First => {
+            work.firsts.push(First { frame: place, key: info.key });
+            Ok(None)
+        }
+        FragmentVerdict::Follow(fate) => follow(context, frame, ip, fate).map(Some),
+        FragmentVerdict::Hold(slot) => {
+            work.waiting.push(Waiting { frame: place, slot });
+            Ok(Some(Verdict::Hold(slot)))
+        }
+        FragmentVerdict::Drop(reason, held) => {
+            held.for_each(|slot| work.release(slot, Verdict::Drop(reason)));
+            Err(reason)
+        }
+    }
+}
+
+/// Tells the fragments that wait what became of their first, once the burst is judged.
+#[cold]
+pub(crate) fn settle(
+    context: &Context<'_>,
+    frames: &[Frame<'_>],
+    verdicts: &mut [Verdict],
+    work: &mut Workspace,
+) {
+    let mut fragments = lock(context);
+    for number in 0..work.firsts.len() {
+        let First { frame, key } = work.firsts[number];
+        let Some(verdict) = verdicts.get(frame).copied() else { continue };
+        let (fate, verdict) = match verdict {
+            Verdict::Deliver(to) => (1 + context.snapshot.port(to).slot(), verdict),
+            Verdict::Drop(reason) | Verdict::Refuse(reason) => {
+                (REFUSED | reason.index() as u32, Verdict::Drop(reason))
+            }
+            // What is answered or goes to many is not tracked and has no lane.
+            Verdict::Reply | Verdict::Flood | Verdict::Hold(_) => continue,
+        };
+        for slot in fragments.settle(&key, fate) {
+            // A fragment of this burst never left it.
+            match work.waiting.iter().position(|waiting| waiting.slot == slot) {
+                Some(waiting) => {
+                    let Waiting { frame, .. } = work.waiting.swap_remove(waiting);
+                    if let (Some(own), true) = (verdicts.get_mut(frame), frame < frames.len()) {
+                        *own = verdict;
+                    }
+                }
+                None => work.release(slot, verdict),
+            }
+        }
+    }
+    work.firsts.clear();
+    work.waiting.clear();
+}
+
+/// As its first: to the same port, or nowhere. The port is found again, as another snapshot may have come.
+fn follow(context: &Context<'_>, frame: &Frame<'_>, ip: &Ip, fate: u32) -> Result<Verdict, DropReason> {
+    if fate & REFUSED != 0 {
+        let reason = DropReason::ALL.get((fate & !REFUSED) as usize).copied();
+        return Err(reason.unwrap_or(DropReason::FragmentLimit));
+    }
+    let (to, port) = resolve(context.snapshot, context.sender, frame, ip.v6)?;
+    if *frame.len > context.sender.largest_frame() {
+        return Err(DropReason::OverMtu);
+    }
+    if port.slot() + 1 == fate { Ok(Verdict::Deliver(to)) } else { Err(DropReason::DestinationMismatch) }
+}
+
+/// Where a fragment lies in its packet. The parser proved the headers; an IPv6 fragment header is the last before the
+/// transport's.
+fn info(frame: &Frame<'_>, ip: &Ip) -> FragmentInfo {
+    let units = match ip.fragment {
+        Fragment::Later(units) => units,
+        Fragment::First | Fragment::Whole => 0,
+    };
+    let len = ip.end.saturating_sub(u32::from(ip.transport)) as u16;
+    let (key, more) = if ip.v6 {
+        let header = ip.transport().saturating_sub(8);
+        let (source, destination) = (header::ipv6_source(frame.head), header::ipv6_destination(frame.head));
+        let id = header::double_word(frame.head, header + 4);
+        (FragmentKey::v6(source, destination, id), header::word(frame.head, header + 2) & 1 != 0)
+    } else {
+        let (source, destination) = (header::ipv4_source(frame.head), header::ipv4_destination(frame.head));
+        let id = header::word(frame.head, L3 + ipv4::field::ID.start);
+        let flags = header::word(frame.head, L3 + ipv4::field::FRAGMENT.start);
+        (FragmentKey::v4(source, destination, ip.protocol, id), flags & ipv4::MORE_FRAGMENTS != 0)
+    };
+    FragmentInfo { key, offset: units * 8, len, more }
+}
+
+fn lock<'a>(context: &Context<'a>) -> MutexGuard<'a, Fragments> {
+    context.state.fragments.lock().unwrap_or_else(PoisonError::into_inner)
+}
