@@ -47,6 +47,7 @@ pub(crate) fn admit(
     let late = fragments.expire(context.now);
     late.for_each(|slot| work.release(slot, Verdict::Drop(DropReason::FragmentTimeout)));
     match fragments.admit(context.now, &info) {
+        FragmentVerdict::Whole => Ok(None),
         FragmentVerdict::First => {
             work.firsts.push(First { frame: place, key: info.key });
             Ok(None)
