@@ -121,10 +121,12 @@ mod flag {
     pub(super) const FIN_ACKED: u8 = 0x04;
     /// Both ends have agreed, once.
     pub(super) const OPENED: u8 = 0x10;
-    /// The initiator has sent a SYN into a connection that was under way: it may have lost it.
+    /// The initiator has sent another SYN into a connection that was under way: it may have lost it.
     pub(super) const ASKED_AGAIN: u8 = 0x20;
     /// The beginning was not seen.
     pub(super) const PICKED_UP: u8 = 0x40;
+    /// Both ends asked at once.
+    pub(super) const CROSSED: u8 = 0x80;
 }
 
 /// In a window's scale: its end has not offered to scale windows.
@@ -137,6 +139,8 @@ const UNSCALED: u32 = 0xffff;
 pub struct Tcp {
     state: State,
     flags: u8,
+    /// 12 bits of the number of the initiator's SYN: enough to tell a late copy of it from another.
+    syn: u16,
     windows: [Window; 2],
 }
 
@@ -215,7 +219,13 @@ impl Tcp {
         let [one, other] = &self.windows;
         let words =
             [pair(one.end, one.max_end), pair(other.end, other.max_end), pair(one.max_win, other.max_win)];
-        (words, u32::from_le_bytes([self.state as u8, self.flags, one.scale, other.scale]))
+        let rest = [
+            nibbles(self.state as u8, self.syn),
+            self.flags,
+            nibbles(one.scale, self.syn >> 4),
+            nibbles(other.scale, self.syn >> 8),
+        ];
+        (words, u32::from_le_bytes(rest))
     }
 
     /// The connection that became these words. Any words make one, if not one that ever was.
@@ -225,8 +235,9 @@ impl Tcp {
         let [[end, max_end], [other_end, other_max_end], [max_win, other_max_win]] =
             [halves(words[0]), halves(words[1]), halves(words[2])];
         Self {
-            state: State::from_number(state),
+            state: State::from_number(state & 0xf),
             flags,
+            syn: (state >> 4) as u16 | (one >> 4) as u16 * 0x10 | (other >> 4) as u16 * 0x100,
             windows: [
                 Window { end, max_end, max_win, scale: one & 0xf },
                 Window { end: other_end, max_end: other_max_end, max_win: other_max_win, scale: other & 0xf },
@@ -248,6 +259,12 @@ impl Tcp {
 #[inline]
 const fn pair(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
+}
+
+/// Four bits of each.
+#[inline]
+const fn nibbles(low: u8, high: u16) -> u8 {
+    low & 0xf | ((high & 0xf) as u8) << 4
 }
 
 #[inline]

@@ -9,7 +9,7 @@ use Side::{Initiator, Responder};
 /// What the ends' SYNs count as.
 const FIRST: [u32; 2] = [1000, u32::MAX - 50];
 /// How far from the truth a forged number is.
-const FAR: u32 = 0x4000_0000;
+const FAR: u32 = 0x4000_0001;
 
 fn opened() -> Tcp {
     let syn = Segment { kind: Kind::Syn, seq: FIRST[0], ack: 0, window: 8000, len: 0, scale: None };
@@ -243,6 +243,38 @@ fn a_challenge_carries_no_data() {
     let mut tcp = opened();
     let challenge = Segment { len: 1, ..segment(&tcp, Responder, Kind::Ack, 77) };
     assert_eq!(tcp.track(Responder, &challenge), Err(DropReason::TcpInvalidState));
+}
+
+/// The first attempt was given up, and the responder keeps nothing until it has an ACK: SYN cookies.
+#[test]
+fn another_attempt_is_answered_before_the_first_is_forgotten() {
+    let mut tcp = reached(State::SynReceived);
+    let answer = Segment { seq: 0x1234_5678, ..segment(&tcp, Responder, Kind::SynAck, FAR) };
+    assert_eq!(tcp.track(Responder, &answer), Err(DropReason::TcpOutOfWindow));
+    let again = segment(&tcp, Initiator, Kind::Syn, FAR);
+    assert_eq!(tcp.track(Initiator, &again), Ok(Change::None));
+    assert_eq!(tcp.track(Responder, &answer), Ok(Change::None));
+    assert_eq!(send(&mut tcp, Initiator, Kind::Ack, 0), Change::Established);
+}
+
+#[test]
+fn a_late_copy_of_the_syn_asks_for_nothing() {
+    let mut tcp = reached(State::Established);
+    assert_eq!(send(&mut tcp, Initiator, Kind::Syn, 0), Change::None);
+    let answer = segment(&tcp, Responder, Kind::SynAck, FAR);
+    assert_eq!(tcp.track(Responder, &answer), Err(DropReason::TcpOutOfWindow));
+}
+
+#[test]
+fn a_syn_that_crossed_may_be_repeated_until_something_follows_it() {
+    let mut tcp = opened();
+    for (side, kind) in
+        [(Responder, Kind::Syn), (Initiator, Kind::SynAck), (Responder, Kind::Ack), (Responder, Kind::Syn)]
+    {
+        assert_ne!(send(&mut tcp, side, kind, 0), Change::Reopens);
+    }
+    assert_eq!(send(&mut tcp, Responder, Kind::Ack, 1), Change::None);
+    assert_eq!(send(&mut tcp, Responder, Kind::Syn, 0), Change::Reopens);
 }
 
 #[test]

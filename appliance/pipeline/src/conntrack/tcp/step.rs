@@ -6,6 +6,11 @@ use super::window::{MAX_WINDOW, Window, later, meant, wanted, within};
 use super::{Change, NO_SCALE, Side, State, Tcp, UNSCALED, flag};
 use crate::DropReason;
 
+/// What is kept of a SYN's number.
+const fn tag(seq: u32) -> u16 {
+    (seq & 0xfff) as u16
+}
+
 type Outcome = Result<Change, DropReason>;
 
 const OUT_OF_WINDOW: Outcome = Err(DropReason::TcpOutOfWindow);
@@ -22,7 +27,8 @@ impl Tcp {
             max_win: u32::from(segment.window),
             scale: segment.scale.unwrap_or(NO_SCALE),
         };
-        Self { state: State::SynSent, flags: 0, windows: [initiator, Window::default()] }
+        let windows = [initiator, Window::default()];
+        Self { state: State::SynSent, flags: 0, syn: tag(segment.seq), windows }
     }
 
     /// A connection of which this is the first segment seen: whatever could be, is.
@@ -34,7 +40,7 @@ impl Tcp {
             scale: MAX_SCALE,
         };
         let windows = [open(segment.end()), open(segment.ack)];
-        Self { state: State::Established, flags: flag::PICKED_UP | flag::OPENED, windows }
+        Self { state: State::Established, flags: flag::PICKED_UP | flag::OPENED, syn: 0, windows }
     }
 
     /// Everything but data and acknowledgements of an established connection.
@@ -49,9 +55,16 @@ impl Tcp {
             Act::Agree => self.agree(side, segment),
             Act::Check => self.go_on(side, segment),
             Act::AskAgain => {
-                self.flags |= flag::ASKED_AGAIN;
+                if tag(segment.seq) != self.syn || self.flags & flag::PICKED_UP != 0 {
+                    self.flags |= flag::ASKED_AGAIN;
+                }
                 Ok(Change::None)
             }
+            // As long as it repeats its SYN, it has sent nothing else.
+            Act::AskBack if self.flags & flag::CROSSED != 0 && segment.end() == self.windows[1].end => {
+                Ok(Change::None)
+            }
+            Act::AskBack | Act::Reopen => Ok(Change::Reopens),
             Act::AnswerAgain => self.answer_again(segment),
             Act::Challenge if segment.len == 0 => Ok(Change::None),
             Act::Challenge | Act::Refute => INVALID_STATE,
@@ -59,7 +72,6 @@ impl Tcp {
             Act::Refuse => self.refuse(segment),
             Act::Reset => self.reset(side, segment),
             Act::Revive => self.revive(side, segment),
-            Act::Reopen => Ok(Change::Reopens),
         }
     }
 
@@ -114,7 +126,11 @@ impl Tcp {
         if (closed && behind) || (segment.kind == Kind::Fin && later(end, end_was) != end) {
             return OUT_OF_WINDOW;
         }
-        if segment.kind == Kind::Syn || matches!(segment.kind, Kind::Rst | Kind::RstAck) {
+        if segment.kind == Kind::Syn {
+            // Both ends have asked, in whatever order that was seen.
+            self.flags |= flag::CROSSED;
+        }
+        if matches!(segment.kind, Kind::Syn | Kind::Rst | Kind::RstAck) {
             return Ok(Change::None);
         }
         self.learn(side, segment);
@@ -171,6 +187,7 @@ impl Tcp {
         responder.max_end = responder.max_end.wrapping_add(initiator.max_win);
         initiator.max_end = first.wrapping_add(responder.max_win);
         self.agree_on_scales();
+        self.flags |= flag::CROSSED;
         self.state = State::SynCrossed;
         Change::State
     }
@@ -193,7 +210,7 @@ impl Tcp {
             _ => initiator.wrapping_sub(UNSCALED),
         };
         if !within(segment.ack, oldest, initiator) {
-            return OUT_OF_WINDOW;
+            return self.begin_again(segment);
         }
         self.begin(segment);
         let was = core::mem::replace(&mut self.state, State::SynReceived);
@@ -236,14 +253,20 @@ impl Tcp {
     /// SYN and ACK of the responder into a connection under way.
     fn answer_again(&mut self, segment: &Segment) -> Outcome {
         let outcome = self.go_on(Side::Responder, segment);
-        if outcome.is_ok() || self.flags & flag::ASKED_AGAIN == 0 {
-            return outcome;
+        if outcome.is_ok() { outcome } else { self.begin_again(segment) }
+    }
+
+    /// SYN and ACK of the responder that do not fit: they begin another connection, if one was asked for.
+    fn begin_again(&mut self, segment: &Segment) -> Outcome {
+        if self.flags & flag::ASKED_AGAIN == 0 {
+            return OUT_OF_WINDOW;
         }
         // The SYN that it answers was not kept: what it offered is taken to be the most.
         let asked = Window { end: segment.ack, max_end: 0, max_win: UNSCALED, scale: MAX_SCALE };
-        *self = Self { state: State::SynReceived, flags: 0, windows: [asked, Window::default()] };
+        let (was, syn) = (self.state, tag(segment.ack.wrapping_sub(1)));
+        *self = Self { state: State::SynReceived, flags: 0, syn, windows: [asked, Window::default()] };
         self.begin(segment);
-        Ok(Change::State)
+        Ok(if was == State::SynReceived { Change::None } else { Change::State })
     }
 
     /// RST of an initiator that has only asked.

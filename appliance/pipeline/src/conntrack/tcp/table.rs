@@ -17,6 +17,8 @@ pub(super) enum Act {
     Check,
     /// An initiator that lost the connection asks: its SYN goes on, and the responder's answer tells what is true.
     AskAgain,
+    /// It repeats a SYN that crossed the initiator's, or begins another connection.
+    AskBack,
     /// It answers a SYN that came into a connection under way, or repeats an answer.
     AnswerAgain,
     /// It tells an initiator that asks of an older connection: goes on without data.
@@ -87,8 +89,8 @@ pub(super) const fn act(state: State, side: Side, kind: Kind) -> Act {
 
         // RFC 5961, section 4: the responder challenges it, wherever its number lies, if it knows the connection.
         (Established | HalfClosedInitiator | HalfClosedResponder | Closing, Initiator, Syn) => Act::AskAgain,
-        // Whatever it means, it asks in a direction that nobody judged.
-        (Established | HalfClosedInitiator | HalfClosedResponder | Closing, Responder, Syn) => Act::Reopen,
+        // After a simultaneous open a retransmission. Whatever else it means, it asks in a direction that nobody judged.
+        (Established | HalfClosedInitiator | HalfClosedResponder | Closing, Responder, Syn) => Act::AskBack,
         // Delayed since the beginning.
         (Established | HalfClosedInitiator | HalfClosedResponder | Closing, Initiator, SynAck) => Act::Check,
         // The same, or the responder has lost the connection too, and a new one begins.
