@@ -67,7 +67,9 @@ pub(crate) fn run(options: &Options, work: &Path) -> Result<Vec<Row>> {
         rows.extend(contest::rows(&case, unit, Better::Higher, &parties, &rounds));
         if case == format!("flows-{}", FLOWS[FLOWS.len() - 1]) {
             let (parties, rounds) = tracking_all(&parties, &rounds);
-            rows.extend(contest::rows(MEMORY, "B/flow", Better::Lower, &parties, &rounds));
+            if !parties.is_empty() {
+                rows.extend(contest::rows(MEMORY, "B/flow", Better::Lower, &parties, &rounds));
+            }
         }
     }
     Ok(rows)
@@ -135,16 +137,17 @@ fn new(options: &Options) -> Load {
     Load { mode: "newflow".to_owned(), warm: 0.1, budget: Some(BUDGET), ..established(options, 1) }
 }
 
-/// The parties that tracked as many flows as most did, with what each flow cost in memory for a value.
+/// The parties that tracked as many flows as most did, with what each flow cost in memory for a value. Nobody, when one of
+/// them did not say how many it tracks.
 fn tracking_all(parties: &[Party], rounds: &[Round]) -> (Vec<Party>, Vec<Round>) {
     let most = parties.iter().map(|party| party.load.flows).max();
     let counts = |party: &Party| Some(party.load.flows) == most;
-    let cost =
-        |figure: &Figure| Figure { value: figure.bytes_per_flow.unwrap_or(f64::NAN), ..figure.clone() };
-    let of_round = |round: &Round| -> Round {
+    let of_round = |round: &Round| -> Option<Round> {
         let figures = parties.iter().zip(round).filter(|(party, _)| counts(party));
-        figures.map(|(_, figure)| cost(figure)).collect()
+        figures.map(|(_, figure)| Some(Figure { value: figure.bytes_per_flow?, ..figure.clone() })).collect()
     };
-    let tracking = parties.iter().filter(|party| counts(party)).cloned().collect();
-    (tracking, rounds.iter().map(of_round).collect())
+    match rounds.iter().map(of_round).collect() {
+        Some(rounds) => (parties.iter().filter(|party| counts(party)).cloned().collect(), rounds),
+        None => (Vec::new(), Vec::new()),
+    }
 }

@@ -53,12 +53,14 @@ impl Guests {
         // The frames of 1518 bytes hold IP packets of 1504: the network is told so.
         let mut text =
             "kind: Network\nname: bench\nspec: { subnets: [10.64.0.0/24], mtu: 2000 }\n".to_owned();
+        let firewall = if self.tracked() { "on" } else { "off" };
         let guests = [("a", "client"), ("b", "server")];
         for (((name, role), mac), addresses) in guests.iter().zip(MACS).zip(&self.addresses) {
             let addresses = addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
             text.push_str(&format!(
                 "---\nkind: Workload\nname: {name}\nlabels: {{ role: {role} }}\nspec:\n  host: bench\n  kind: vm\n  \
-                 ports:\n    - {{ name: eth0, network: bench, addresses: [{addresses}], mac: \"{mac}\" }}\n"
+                 ports:\n    - {{ name: eth0, network: bench, addresses: [{addresses}], mac: \"{mac}\", \
+                 firewall: \"{firewall}\" }}\n"
             ));
         }
         if let Firewall::Rules { count, .. } = self.firewall {

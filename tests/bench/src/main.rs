@@ -20,6 +20,7 @@ mod palisade;
 mod process;
 mod report;
 mod rounds;
+mod scaling;
 mod switch;
 mod tap;
 mod urgency;
@@ -52,6 +53,8 @@ enum Bench {
     VhostL2(Options),
     /// Two guests on one vhost-user switch with a stateful firewall, against Open vSwitch
     Firewall(Options),
+    /// The pipeline with its firewall on one worker, two and more, without rings
+    Scaling(Options),
     /// Two namespaces through TAP ports, against a Linux bridge with a firewall
     Tap(TapOptions),
     /// The firewall's rules: compiling them against a budget, asking them against a walk over them
@@ -68,6 +71,7 @@ fn main() -> Result<()> {
     if arguments.list {
         println!("vhost-l2: {}", vhost_l2::cases().join(" "));
         println!("firewall: {}", firewall::cases().join(" "));
+        println!("scaling: {}", scaling::cases().join(" "));
         println!("tap: {}", tap::cases().join(" "));
         println!("compile: {}", compile::cases().join(" "));
         return Ok(());
@@ -95,6 +99,11 @@ fn main() -> Result<()> {
             let _alone = lock()?;
             let _urgency = options.urgent.then(Urgency::take).transpose()?;
             ("compile", options, compile::run(options, &mut machine)?)
+        }
+        Bench::Scaling(options) => {
+            let _alone = lock()?;
+            let _urgency = options.urgent.then(Urgency::take).transpose()?;
+            ("scaling", options, scaling::run(options)?)
         }
         Bench::Tap(options) => {
             let _alone = lock()?;
@@ -129,13 +138,14 @@ fn lock() -> Result<File> {
 
 /// Prints one sample as it is taken.
 fn told(case: &str, round: usize, party: &str, unit: &str, figure: &Figure) {
-    let Figure { value, loss, held, noise, hop_ns: [before, after], .. } = figure;
+    let Figure { value, loss, held, cycles, noise, hop_ns: [before, after], .. } = figure;
+    let cycles = cycles.map_or_else(String::new, |cycles| format!("  {cycles:.0} cycles a frame"));
     let loss = loss.map_or_else(String::new, |loss| format!("  loss {:.3} %", 100.0 * loss));
     let held = held.map_or_else(String::new, |held| format!("  held {:.0} %", 100.0 * held));
     let wait = noise.wait.map_or_else(String::new, |wait| format!("  wait {wait:.1} %"));
     let quiet = if noise.is_low() { "" } else { "  NOISY" };
     println!(
-        "{case} #{} {party:<10} {value:>8.3} {unit}{loss}{held}  steal {:.1} %{wait}  others {:.1} %  hop {before:.0} {after:.0} ns{quiet}",
+        "{case} #{} {party:<10} {value:>8.3} {unit}{loss}{held}{cycles}  steal {:.1} %{wait}  others {:.1} %  hop {before:.0} {after:.0} ns{quiet}",
         round + 1,
         noise.steal,
         noise.others

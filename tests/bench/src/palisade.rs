@@ -97,15 +97,18 @@ impl Palisade {
         &self.run_directory
     }
 
-    /// Flows that it tracks.
-    pub(crate) fn tracked(&self) -> Result<u64> {
+    /// Flows that it tracks; `None` when it does not say.
+    pub(crate) fn tracked(&self) -> Result<Option<u64>> {
         #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct Port {
             flows: u64,
+            flow_limit: u64,
         }
         // Each flow counts for the port that began it.
         let ports: Vec<Port> = serde_json::from_str(&self.ask_agent("/v1/ports")?)?;
-        Ok(ports.iter().map(|port| port.flows).sum())
+        let told = ports.iter().all(|port| port.flow_limit > 0);
+        Ok(told.then(|| ports.iter().map(|port| port.flows).sum()))
     }
 
     /// The body of an answer of the agent's own API.

@@ -27,6 +27,9 @@ pub(crate) struct Figure {
     /// Bytes that the forwarding process grew by, for each of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes_per_flow: Option<f64>,
+    /// Cycles of one worker for each frame, where they could be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cycles: Option<f64>,
     /// Percent of one CPU by whom, where it was taken.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) cpu: BTreeMap<&'static str, CpuTime>,
@@ -45,6 +48,7 @@ impl Figure {
             held: None,
             tracked: None,
             bytes_per_flow: None,
+            cycles: None,
             cpu: BTreeMap::new(),
             hop_ns: [0.0; 2],
             noise,

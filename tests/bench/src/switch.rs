@@ -76,7 +76,7 @@ impl Switch {
     /// Connections that it tracks; `None` where it tracks none.
     pub(crate) fn tracked(&self) -> Result<Option<u64>> {
         match self {
-            Switch::Palisade { palisade, tracks: true, .. } => palisade.tracked().map(Some),
+            Switch::Palisade { palisade, tracks: true, .. } => palisade.tracked(),
             Switch::Palisade { .. } | Switch::DpdkIo { .. } => Ok(None),
             Switch::OpenVswitch(switch) => switch.tracked(),
         }

@@ -163,6 +163,11 @@ fn palisade(ends: &[Namespace; 2], work: &Path, options: &TapOptions) -> Result<
             namespace.name()
         ));
     }
+    // What the bridge's firewall lets through.
+    resources.push_str(&format!(
+        "---\nkind: FirewallPolicy\nname: bench\nspec:\n  appliesTo: [any]\n  rules:\n    \
+         - {{ name: test, action: allow, services: [ping, tcp/{TCP_PORT}, udp/{UDP_PORT}] }}\n"
+    ));
     palisade.apply(&resources)?;
     Ok(palisade.into_process())
 }

@@ -43,7 +43,7 @@
 #include <rte_prefetch.h>
 #include <rte_udp.h>
 
-enum { BURST = 32, HEADER = 64, MAGIC = 0x70616c69, LINK_WAIT_MS = 20000 };
+enum { BURST = 64, HEADER = 64, MAGIC = 0x70616c69, LINK_WAIT_MS = 20000 };
 /* UDP ports: A's from the first of PORTS, B's from the first of SERVICES. */
 enum { FIRST_PORT = 1024, PORTS = 62500, FIRST_SERVICE = 5202, SERVICES = 60000, MOST_ADDRESSES = 64 };
 /* A first round through all flows that takes longer than this is given up. */

@@ -237,7 +237,7 @@ impl Tcp {
         Self {
             state: State::from_number(state & 0xf),
             flags,
-            syn: (state >> 4) as u16 | (one >> 4) as u16 * 0x10 | (other >> 4) as u16 * 0x100,
+            syn: (state >> 4) as u16 | ((one >> 4) as u16) << 4 | ((other >> 4) as u16) << 8,
             windows: [
                 Window { end, max_end, max_win, scale: one & 0xf },
                 Window { end: other_end, max_end: other_max_end, max_win: other_max_win, scale: other & 0xf },
