@@ -43,9 +43,15 @@ impl<T: DeserializeOwned> Events<T> {
     /// # Errors
     /// When the connection breaks, is silent for too long, or brings something else. The stream is then at its end.
     pub async fn next(&mut self) -> Option<Result<T, Error>> {
+        let event = self.event().await?;
+        Some(event.and_then(|event| self.read(&event)))
+    }
+
+    /// The next event, unread.
+    pub(crate) async fn event(&mut self) -> Option<Result<Event, Error>> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
-                return Some(self.read(&event));
+                return Some(Ok(event));
             }
             let body = self.body.as_mut()?;
             let frame = match tokio::time::timeout(self.silence, body.frame()).await {
@@ -69,7 +75,8 @@ impl<T: DeserializeOwned> Events<T> {
         }
     }
 
-    fn read(&mut self, event: &Event) -> Result<T, Error> {
+    /// What an event says, as a value of any type.
+    pub(crate) fn read<N: DeserializeOwned>(&mut self, event: &Event) -> Result<N, Error> {
         // The manager may find out only later that it cannot go on.
         if event.name == "problem"
             && let Ok(problem) = serde_json::from_str::<Problem>(&event.data)
@@ -83,7 +90,7 @@ impl<T: DeserializeOwned> Events<T> {
         })
     }
 
-    fn fail(&mut self, error: impl FnOnce(String, Duration) -> Error) -> Result<T, Error> {
+    fn fail<N>(&mut self, error: impl FnOnce(String, Duration) -> Error) -> Result<N, Error> {
         self.end();
         Err(error(self.path.clone(), self.silence))
     }

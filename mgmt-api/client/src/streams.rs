@@ -36,7 +36,7 @@ impl Client {
         self.bytes(request).await.map(drop)
     }
 
-    async fn events<T: DeserializeOwned>(&self, path: &str) -> Result<Events<T>, Error> {
+    pub(crate) async fn events<T: DeserializeOwned>(&self, path: &str) -> Result<Events<T>, Error> {
         let mut request = self.request(Method::GET, path, None)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         let path = request.uri().path().to_owned();

@@ -5,6 +5,7 @@ mod apply;
 mod caller;
 mod log;
 mod meta;
+mod questions;
 mod reply;
 mod resources;
 mod tokens;
@@ -21,6 +22,7 @@ use axum::routing::{delete, get, post};
 use mgmt_types::{Problem, ProblemKind};
 use tokio::sync::{Semaphore, watch as signal};
 
+use crate::desk::Desk;
 use crate::manager::Manager;
 use reply::Refused;
 
@@ -37,6 +39,9 @@ const WORKING: usize = 4;
 /// Slices that are compiled at once.
 const COMPILING: usize = 2;
 
+/// Questions to hosts that are being answered at once, followers included.
+const ASKING: usize = 32;
+
 /// What every handler has at hand.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -44,6 +49,10 @@ pub(crate) struct Context {
     pub(crate) working: Arc<Semaphore>,
     /// Turns for compiling slices, so that hosts do not wait behind people.
     pub(crate) compiling: Arc<Semaphore>,
+    /// Turns for asking hosts.
+    pub(crate) asking: Arc<Semaphore>,
+    /// Questions to hosts.
+    pub(crate) desk: Arc<Desk>,
     /// Becomes true when the server stops; streams end then.
     pub(crate) stopping: signal::Receiver<bool>,
 }
@@ -54,6 +63,8 @@ impl Context {
             manager,
             working: Arc::new(Semaphore::new(WORKING)),
             compiling: Arc::new(Semaphore::new(COMPILING)),
+            asking: Arc::new(Semaphore::new(ASKING)),
+            desk: Arc::default(),
             stopping,
         }
     }
@@ -72,6 +83,10 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/tokens/{name}", delete(tokens::remove))
         .route("/v1/agent/state", get(agents::state))
         .route("/v1/agent/status", post(agents::status))
+        .route("/v1/agent/answers/{id}", post(questions::answer))
+        .route("/v1/trace", post(questions::trace))
+        .route("/v1/flows", get(questions::flows))
+        .route("/v1/workloads/{name}/verdicts", get(questions::verdicts))
         .route("/v1/openapi.json", get(meta::openapi_json))
         .route("/metrics", get(meta::metrics))
         .route("/v1/{kind}", get(resources::list))

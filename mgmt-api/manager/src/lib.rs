@@ -9,6 +9,7 @@ mod board;
 mod certificate;
 mod check;
 mod compile;
+mod desk;
 mod document;
 mod files;
 mod limiter;

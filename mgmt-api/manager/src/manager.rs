@@ -91,19 +91,19 @@ impl Manager {
     pub(crate) fn transact(
         &self,
         request: &Request,
-        dry_run: bool,
         wishes: impl FnOnce(&State) -> Result<Vec<Wish>, Problem>,
     ) -> Result<Applied, Problem> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state();
         let plan = transaction::plan(&before, &wishes(&before)?)?;
-        let applied =
-            Applied { revision: plan.state.revision, dry_run, results: plan.outcomes, flows: Vec::new() };
+        let applied = Applied {
+            revision: plan.state.revision,
+            dry_run: false,
+            results: plan.outcomes,
+            flows: Vec::new(),
+        };
         if plan.diffs.is_empty() {
             return Ok(applied);
-        }
-        if dry_run {
-            return Ok(Applied { revision: before.revision, ..applied });
         }
         let mut audit = self.entry(request, 200);
         audit.revision = Some(applied.revision);
@@ -131,6 +131,18 @@ impl Manager {
         Ok(applied)
     }
 
+    /// What a transaction would come to: the state after it, and the hosts that would have something to do.
+    pub(crate) fn foresee(
+        &self,
+        wishes: impl FnOnce(&State) -> Result<Vec<Wish>, Problem>,
+    ) -> Result<(Applied, Arc<State>, Vec<String>), Problem> {
+        let before = self.state();
+        let plan = transaction::plan(&before, &wishes(&before)?)?;
+        let (revision, results) = (before.revision, plan.outcomes);
+        let applied = Applied { revision, dry_run: true, results, flows: Vec::new() };
+        Ok((applied, Arc::new(plan.state), plan.hosts))
+    }
+
     /// Makes the policy `baseline` where there is none: at the first start, and in what an older version left.
     pub(crate) fn ensure_baseline(&self) -> Result<(), Problem> {
         if self.state().policies.contains_key(BASELINE) {
@@ -140,7 +152,7 @@ impl Manager {
         let value = serde_json::to_value(&resource).map_err(|error| internal(&error))?;
         let declared = document::from_json(&value, Kind::FirewallPolicy, BASELINE)?;
         let request = Request { caller: None, peer: None, action: "make the policy baseline".to_owned() };
-        self.transact(&request, false, |_| Ok(vec![Wish::Put(declared)]))?;
+        self.transact(&request, |_| Ok(vec![Wish::Put(declared)]))?;
         Ok(())
     }
 
@@ -158,7 +170,7 @@ impl Manager {
         });
         let value = serde_json::to_value(&resource).map_err(|error| internal(&error))?;
         let declared = document::from_json(&value, Kind::Host, host)?;
-        self.transact(request, false, |state| {
+        self.transact(request, |state| {
             let known = state.hosts.contains_key(host);
             Ok(if known { Vec::new() } else { vec![Wish::Put(declared)] })
         })?;

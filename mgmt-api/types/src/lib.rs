@@ -21,6 +21,7 @@ pub mod name;
 mod network;
 mod peer;
 mod problem;
+pub mod question;
 mod range;
 mod rate_limit;
 mod resource;

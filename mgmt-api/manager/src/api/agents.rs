@@ -1,14 +1,16 @@
 //! What hosts get and say.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Query, Request};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use mgmt_types::agent::{HostStatus, Slice};
+use mgmt_types::question::Asked;
 use mgmt_types::{Mistake, Problem, ProblemKind, name};
 use serde::Deserialize;
 
@@ -17,7 +19,9 @@ use super::caller::Agent;
 use super::reply::{self, Refused};
 use super::resources::wrong_query;
 use crate::compile;
+use crate::desk::Ear;
 use crate::document::{self, Format};
+use crate::state::State;
 
 /// Whose state, and from where.
 #[derive(Debug, Deserialize)]
@@ -26,13 +30,17 @@ pub(super) struct StateQuery {
     host: String,
     /// The revision it has; told for the log only, since the first event is always the full state.
     from: Option<u64>,
+    /// Whether it understands events other than `slice`.
+    #[serde(default)]
+    questions: bool,
 }
 
 /// Streams a host's slice as server-sent events named `slice`: the full state at once, then again whenever it changes.
-/// The host is declared if it is new.
+/// With `questions`, there are also events named `question`, to be answered at `/v1/agent/answers/{id}`. The host is
+/// declared if it is new.
 #[utoipa::path(
     get, path = "/v1/agent/state", tag = "agents", operation_id = "agentState",
-    params(("host" = String, Query, description = "Name of the host"), ("from" = Option<u64>, Query, description = "The revision it has")),
+    params(("host" = String, Query, description = "Name of the host"), ("from" = Option<u64>, Query, description = "The revision it has"), ("questions" = Option<bool>, Query, description = "It can be asked questions")),
     responses(
         (status = 200, description = "Events; the data of each is the full slice", body = Slice, content_type = "text/event-stream"),
         (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json"),
@@ -40,7 +48,7 @@ pub(super) struct StateQuery {
 )]
 pub(super) async fn state(
     Agent(asked): Agent,
-    State(context): State<Context>,
+    axum::extract::State(context): axum::extract::State<Context>,
     query: Result<Query<StateQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Refused> {
     let Query(query) = query.map_err(|error| wrong_query(&error))?;
@@ -49,8 +57,15 @@ pub(super) async fn state(
     let host = query.host.clone();
     reply::work(&context, move || manager.ensure_host(&asked, &host)).await?;
     log::info!("host {} follows from revision {}", query.host, query.from.unwrap_or(0));
-    let follower = Follower { context, host: query.host, sent: None };
+    let ear = query.questions.then(|| context.desk.listen(&query.host));
+    let follower = Follower { context, host: query.host, sent: None, ear };
     Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// What a host is told next.
+enum Next {
+    State(Arc<State>),
+    Asked(Asked),
 }
 
 struct Follower {
@@ -58,19 +73,38 @@ struct Follower {
     host: String,
     /// The revision of the slice sent last.
     sent: Option<u64>,
+    /// For those that can be asked.
+    ear: Option<Ear>,
 }
 
 impl Follower {
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         let mut states = self.context.manager.watch();
-        let state = {
-            let differs = |state: &std::sync::Arc<crate::state::State>| {
+        let next = {
+            let differs = |state: &Arc<State>| {
                 let wanted = state.hosts.get(&self.host).map(|entry| entry.wanted);
                 self.sent.is_none() || (wanted.is_some() && wanted != self.sent)
             };
+            let asked = async {
+                match &mut self.ear {
+                    Some(ear) => ear.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                state = states.wait_for(differs) => std::sync::Arc::clone(&*state.ok()?),
-                stopped = self.context.stopping.wait_for(|stopping| *stopping) => { drop(stopped); return None; }
+                // The state first: what is asked is asked of a host that knows it.
+                biased;
+                _ = self.context.stopping.wait_for(|stopping| *stopping) => None,
+                state = states.wait_for(differs) => Some(Next::State(Arc::clone(&*state.ok()?))),
+                // None: the host has a newer line.
+                asked = asked => asked.map(Next::Asked),
+            }
+        };
+        let state = match next? {
+            Next::State(state) => state,
+            Next::Asked(asked) => {
+                let event = reply::event("question", asked.id, &asked)?;
+                return Some((Ok(event), self));
             }
         };
         let host = self.host.clone();
@@ -93,7 +127,7 @@ impl Follower {
 )]
 pub(super) async fn status(
     Agent(asked): Agent,
-    State(context): State<Context>,
+    axum::extract::State(context): axum::extract::State<Context>,
     request: Request,
 ) -> Result<Response, Refused> {
     reply::format(request.headers(), &[Format::Json])?;

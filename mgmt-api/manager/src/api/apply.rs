@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::Context;
 use super::caller::Writer;
+use super::questions;
 use super::reply::{self, Refused};
 use super::resources::wrong_query;
 use crate::document::{self, Format};
@@ -45,13 +46,8 @@ pub(super) async fn apply(
     let Query(query) = query.map_err(|error| wrong_query(&error))?;
     let format = reply::format(request.headers(), &FORMATS)?;
     let body = reply::body(request).await?;
-    let manager = context.manager.clone();
-    let applied = reply::work(&context, move || {
-        let wishes = document::read(format, &body)?.into_iter().map(Wish::Put).collect();
-        manager.transact(&asked, query.dry_run, |_| Ok(wishes))
-    })
-    .await?;
-    Ok(reply::json(StatusCode::OK, &applied))
+    let read = move || Ok(document::read(format, &body)?.into_iter().map(Wish::Put).collect());
+    transact(&context, asked, query.dry_run, read).await
 }
 
 /// Deletes all resources the body names, in one transaction; of each document only kind and name are read, and what is
@@ -71,11 +67,26 @@ pub(super) async fn delete(
     let Query(query) = query.map_err(|error| wrong_query(&error))?;
     let format = reply::format(request.headers(), &FORMATS)?;
     let body = reply::body(request).await?;
+    let read = move || Ok(document::read_names(format, &body)?.into_iter().map(Wish::Delete).collect());
+    transact(&context, asked, query.dry_run, read).await
+}
+
+/// Does it, or says what it would come to, live connections included.
+async fn transact(
+    context: &Context,
+    asked: crate::manager::Request,
+    dry_run: bool,
+    read: impl FnOnce() -> Result<Vec<Wish>, Problem> + Send + 'static,
+) -> Result<Response, Refused> {
     let manager = context.manager.clone();
-    let applied = reply::work(&context, move || {
-        let wishes = document::read_names(format, &body)?.into_iter().map(Wish::Delete).collect();
-        manager.transact(&asked, query.dry_run, |_| Ok(wishes))
-    })
-    .await?;
+    if !dry_run {
+        let applied =
+            reply::work(context, move || read().and_then(|wishes| manager.transact(&asked, |_| Ok(wishes))))
+                .await?;
+        return Ok(reply::json(StatusCode::OK, &applied));
+    }
+    let foreseen = reply::work(context, move || read().and_then(|wishes| manager.foresee(|_| Ok(wishes))));
+    let (mut applied, state, hosts) = foreseen.await?;
+    applied.flows = questions::impact(context, state, hosts).await;
     Ok(reply::json(StatusCode::OK, &applied))
 }

@@ -13,7 +13,7 @@ use utoipa::OpenApi;
 
 use super::caller::{Anyone, Reader};
 use super::reply;
-use super::{Context, agents, apply, log, resources, tokens, watch};
+use super::{Context, agents, apply, log, questions, resources, tokens, watch};
 
 /// True as long as the manager answers. Needs no token.
 #[utoipa::path(
@@ -97,13 +97,15 @@ fn prometheus(context: &Context, now: SystemTime) -> String {
         apply::apply, apply::delete, watch::watch,
         log::audit, log::revision, log::realised,
         tokens::list, tokens::create, tokens::remove,
-        agents::state, agents::status,
+        questions::trace, questions::verdicts, questions::flows,
+        agents::state, agents::status, questions::answer,
         health, openapi_json, metrics,
     ),
     components(schemas(mgmt_types::Mistake)),
     tags(
         (name = "resources", description = "What is declared"),
         (name = "history", description = "What changed, and who did it"),
+        (name = "questions", description = "What hosts can be asked"),
         (name = "tokens", description = "Who may do what"),
         (name = "agents", description = "What hosts get and say"),
         (name = "meta", description = "The API about itself"),

@@ -164,7 +164,7 @@ pub(super) async fn remove(
     let condition = Condition::of(&headers)?;
     let manager = context.manager.clone();
     let applied = reply::work(&context, move || {
-        manager.transact(&asked, false, |state| {
+        manager.transact(&asked, |state| {
             let entry = state.get(kind, &name).ok_or_else(|| missing(state, kind, &name))?;
             condition.check(Some(&entry))?;
             Ok(vec![Wish::Delete(Named::unplaced(kind, &name))])
@@ -184,8 +184,7 @@ async fn change(
     let manager = context.manager.clone();
     let key = name.clone();
     let applied: Applied =
-        reply::work(&context, move || manager.transact(&asked, false, |state| wishes(state, kind, &key)))
-            .await?;
+        reply::work(&context, move || manager.transact(&asked, |state| wishes(state, kind, &key))).await?;
     let created = applied.results.iter().any(|outcome| outcome.change == Change::Created);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let state = context.manager.state();

@@ -62,6 +62,10 @@ async fn a_role_does_what_it_may_and_nothing_else() {
             r#"{"host":"host-a","version":"1","revision":1,"ports":[]}"#,
             "ga",
         ),
+        ("POST", "/v1/agent/answers/1", json, r#"{"answer":{"refused":"no"},"last":true}"#, "ga"),
+        ("POST", "/v1/trace", json, r#"{"source":"web-1","destination":"10.0.1.1","service":"ping"}"#, "voa"),
+        ("GET", "/v1/workloads/web-1/verdicts", json, "", "voa"),
+        ("GET", "/v1/flows", json, "", "voa"),
         ("GET", "/v1/openapi.json", json, "", "voag"),
         ("GET", "/metrics", json, "", "voa"),
     ];

@@ -5,6 +5,7 @@ mod agents;
 mod document;
 mod hostile;
 mod problems;
+mod questions;
 mod resources;
 mod restart;
 mod server;
