@@ -3,6 +3,7 @@
 mod access;
 mod agents;
 mod document;
+mod firewall;
 mod hostile;
 mod problems;
 mod questions;
