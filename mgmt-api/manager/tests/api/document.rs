@@ -82,6 +82,9 @@ fn collect(value: &Value, references: &mut Vec<String>) {
 async fn answers_are_as_described() {
     let server = Server::start().await;
     server.apply(crate::server::BASE).await;
+    server
+        .apply("kind: Group\nname: all\nspec: { name: '*', match: exists app, cidrs: [10.0.0.0/8] }\n")
+        .await;
     let check = |name: &str, value: &Value| {
         let validator = jsonschema::draft202012::new(&schema(name)).unwrap();
         let mistakes: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
@@ -95,6 +98,10 @@ async fn answers_are_as_described() {
         ("/v1/workloads/web-1", "Workload"),
         ("/v1/networks/blue", "Network"),
         ("/v1/hosts/host-a", "Host"),
+        ("/v1/groups", "ResourceList"),
+        ("/v1/firewallpolicies", "ResourceList"),
+        ("/v1/groups/all", "Group"),
+        ("/v1/firewallpolicies/baseline", "FirewallPolicy"),
         ("/v1/revisions/1", "Revision"),
         ("/v1/revisions/1/realized", "Realised"),
         ("/v1/audit", "AuditList"),
@@ -105,6 +112,61 @@ async fn answers_are_as_described() {
     }
     let wrong = json!({ "kind": "Network", "name": "a", "spec": { "subnets": [], "colour": 1 } });
     assert!(!jsonschema::draft202012::new(&schema("Resource")).unwrap().is_valid(&wrong));
+}
+
+#[tokio::test]
+async fn the_firewall_is_as_its_page_says() {
+    let page = std::fs::read_to_string(repository().join("docs/firewall.md")).unwrap();
+    let server = Server::start().await;
+    let examples = blocks(&page, "yaml");
+    assert_eq!(examples.len(), 2);
+    for block in examples {
+        server.apply(&block).await;
+    }
+    assert_eq!(server.get("/v1/workloads/probe").await.json()["status"]["enforced"], "no");
+    for service in mgmt_types::NAMED_SERVICES {
+        let parts: Vec<String> = service
+            .matches
+            .iter()
+            .map(|part| {
+                let protocol = match part.protocol.unwrap() {
+                    1 => "icmp".to_owned(),
+                    6 => "tcp".to_owned(),
+                    17 => "udp".to_owned(),
+                    58 => "icmpv6".to_owned(),
+                    number => return format!("`proto/{number}`"),
+                };
+                match (part.ports, part.icmp) {
+                    (Some((first, last)), _) if first == last => format!("`{protocol}/{first}`"),
+                    (Some((first, last)), _) => format!("`{protocol}/{first}-{last}`"),
+                    (None, Some((kind, _))) => format!("`{protocol}/{kind}`"),
+                    (None, None) => format!("`{protocol}`"),
+                }
+            })
+            .collect();
+        let row = format!("| `{}` | {} |", service.name, parts.join(", "));
+        assert!(page.lines().any(|line| line == row), "the page lacks {row}");
+    }
+    for rule in mgmt_types::FirewallPolicy::baseline().spec.rules {
+        let services = rule.services.map_or("all".to_owned(), |services| format!("`{}`", services[0]));
+        let direction = rule.direction.unwrap();
+        let row = format!("| `{}` | {direction} | {} | {services} |", rule.name, rule.action);
+        assert!(page.lines().any(|line| line == row), "the page lacks {row}");
+    }
+    let answer = server
+        .send(
+            "POST",
+            "/v1/apply",
+            &[("content-type", "application/yaml")],
+            "kind: Group\nname: web\nspec: { match: tier web }\n",
+        )
+        .await
+        .json();
+    assert!(page.contains(answer["expected"].as_str().unwrap()), "{answer}");
+    assert!(
+        page.contains(&format!(":{}:{}: Group/web: spec.match", answer["line"], answer["column"])),
+        "{answer}"
+    );
 }
 
 /// The fenced blocks of a language in a page.
@@ -138,7 +200,7 @@ async fn the_examples_of_the_documentation_are_true() {
         server.apply(&block).await;
     }
     let validator = jsonschema::draft202012::new(&schema("ResourceList")).unwrap();
-    for path in ["/v1/networks", "/v1/workloads", "/v1/hosts"] {
+    for path in ["/v1/networks", "/v1/workloads", "/v1/hosts", "/v1/groups", "/v1/firewallpolicies"] {
         let list = server.get(path).await.json();
         let mistakes: Vec<String> = validator.iter_errors(&list).map(|error| error.to_string()).collect();
         assert!(mistakes.is_empty(), "{mistakes:#?}\n{list:#}");
