@@ -368,7 +368,61 @@ fn dedup(sorted: &mut [u32]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Action, FirewallPolicyConfig, GroupConfig, Peer, RuleConfig, RulesConfig, Tier};
     use super::*;
+
+    /// Forty identities, each in a group of its own, and as many rules, each about one of them.
+    fn world() -> (Rules, Vec<IdentityConfig>) {
+        let name = |number: u32| Arc::from(format!("{number}"));
+        let rule = |number| RuleConfig {
+            id: number,
+            name: name(number),
+            direction: None,
+            action: Action::Allow,
+            from: vec![Peer::Group(number)],
+            to: vec![],
+            services: vec![],
+            log: false,
+            keep_established: false,
+        };
+        let policy = FirewallPolicyConfig {
+            name: "p".into(),
+            revision: 1,
+            tier: Tier::Application,
+            priority: 0,
+            audit: false,
+            applies_to: vec![Peer::Any],
+            rules: (0..40).map(rule).collect(),
+        };
+        let groups = (0..40).map(|number| GroupConfig { name: name(number), cidrs: vec![] }).collect();
+        let rules = Rules::new(&Arc::new(RulesConfig { groups, policies: vec![policy] })).unwrap();
+        (rules, (1..=40).map(|id| IdentityConfig { id, groups: vec![id - 1] }).collect())
+    }
+
+    #[test]
+    fn what_did_not_change_is_shared_and_what_changed_stands_beside_it() {
+        let (rules, mut identities) = world();
+        let first = Endpoints::new(&rules, &identities, &[], None).unwrap();
+        identities[7].groups = vec![3, 5];
+        identities.remove(20);
+        let second = Endpoints::new(&rules, &identities, &[], Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(&first.words[0], &second.words[0]));
+        assert_eq!(second.words[1].len(), 4, "two sides in two directions, a word each");
+        identities[9].groups = vec![4];
+        let third = Endpoints::new(&rules, &identities, &[], Some(&second)).unwrap();
+        assert!(Arc::ptr_eq(&first.words[0], &third.words[0]));
+        assert_eq!(third.words[1].len(), 8);
+    }
+
+    #[test]
+    fn after_many_changes_everything_is_packed_anew() {
+        let (rules, mut identities) = world();
+        let first = Endpoints::new(&rules, &identities, &[], None).unwrap();
+        identities[..10].iter_mut().for_each(|identity| identity.groups = vec![39]);
+        let second = Endpoints::new(&rules, &identities, &[], Some(&first)).unwrap();
+        assert!(!Arc::ptr_eq(&first.words[0], &second.words[0]));
+        assert_eq!((second.words[0].len(), second.words[1].len()), (41 * 4, 0));
+    }
 
     #[test]
     fn equal_neighbours_are_kept_once() {

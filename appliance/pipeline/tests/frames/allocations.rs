@@ -55,6 +55,59 @@ fn no_frame_allocates_whatever_becomes_of_it() {
 }
 
 #[test]
+fn no_question_to_a_policy_allocates() {
+    use pipeline::policy::{Direction, Policy, PolicyConfig, Service};
+    let config = policy();
+    let policy = Policy::compile(&config, None).unwrap();
+    let before = ALLOCATIONS.get();
+    for number in 0..2000u16 {
+        let [a, b] = number.to_be_bytes();
+        let outside = policy.external([198, 51, a, b].into());
+        let inside = policy.endpoint(1, Some([10, 0, a, b].into())).unwrap_or(outside);
+        for direction in [Direction::In, Direction::Out] {
+            std::hint::black_box(policy.judge(direction, inside, outside, Service::port(6, number)));
+        }
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+
+    /// More rules than fit in a cache line, some of them only on trial.
+    fn policy() -> PolicyConfig {
+        use pipeline::policy::*;
+        let rule = |id: u32| RuleConfig {
+            id,
+            name: "".into(),
+            direction: None,
+            action: Action::Allow,
+            from: vec![Peer::Cidr([198, 51, 100, 0].into(), 24), Peer::Group(0)],
+            to: vec![],
+            services: vec![ServiceMatch {
+                protocol: Some(6),
+                ports: Some((id as u16, id as u16)),
+                icmp: None,
+            }],
+            log: false,
+            keep_established: false,
+        };
+        let policy = |priority: u32| FirewallPolicyConfig {
+            name: "".into(),
+            revision: 1,
+            tier: Tier::Application,
+            priority,
+            audit: priority.is_multiple_of(2),
+            applies_to: vec![Peer::Any],
+            rules: (priority * 10..priority * 10 + 10).map(rule).collect(),
+        };
+        let groups = vec![GroupConfig { name: "".into(), cidrs: vec![([10, 0, 0, 0].into(), 24)] }];
+        let policies = (0..100).map(policy).collect();
+        PolicyConfig {
+            rules: std::sync::Arc::new(RulesConfig { groups, policies }),
+            identities: vec![IdentityConfig { id: 1, groups: vec![0] }],
+            endpoints: vec![(1, [10, 0, 0, 1].into())],
+        }
+    }
+}
+
+#[test]
 fn the_counter_counts() {
     let before = ALLOCATIONS.get();
     drop(std::hint::black_box(Box::new(1)));

@@ -218,7 +218,7 @@ fn edited(config: &PolicyConfig, other: &PolicyConfig, edit: u8) -> PolicyConfig
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn it_decides_as_a_walk_over_all_rules_does(

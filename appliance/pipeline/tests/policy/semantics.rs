@@ -203,6 +203,16 @@ fn services_match_by_protocol_and_port() {
 }
 
 #[test]
+fn ranges_of_one_rule_may_overlap() {
+    let overlapping =
+        [ports(6, 10, 20), ports(6, 12, 15), ports(6, 15, 25), ports(6, 30, 30), ports(6, 30, 30)];
+    for port in 0..40 {
+        let want = (10..=25).contains(&port) || port == 30;
+        assert_eq!(serves(&overlapping, Service::port(6, port)), want, "tcp/{port}");
+    }
+}
+
+#[test]
 fn icmp_matches_by_type_and_code_if_one_is_asked_for() {
     for number in [1, 58] {
         assert!(serves(&[icmp(number, 8, None)], Service::icmp(number, 8, 0)));
