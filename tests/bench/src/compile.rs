@@ -97,7 +97,8 @@ fn compiling(
         match case {
             "compile-10k" => previous = None,
             "label-change" => {
-                // The workload leaves its identity for a new one.
+                // Rules that came anew must be compared; the workload leaves its identity for a new one.
+                next.rules = Arc::new(RulesConfig::clone(&next.rules));
                 let place = chance.below(u64::from(LARGE.workloads)) as usize;
                 let id = LARGE.workloads + 1;
                 let left =
