@@ -17,6 +17,7 @@ mod addresses;
 mod config;
 mod endpoints;
 mod error;
+mod members;
 mod rule;
 mod rule_set;
 mod rules;

@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_walk_and_the_compiled_rules_decide_alike() {
-        let config = world::config(Size { rules: 300, groups: 100, workloads: 50 });
+        let config = world::config(Size { rules: 1000, groups: 100, workloads: 50 });
         let policy = Policy::compile(&config, None).expect("a world without contradictions");
         let walk = LinearWalk::new(&config);
         let (people, questions) = questions(&config, &policy).expect("all workloads are endpoints");
@@ -239,6 +239,6 @@ mod tests {
             assert_eq!(ours, walk.judge(direction, &people[here], &people[there], service));
             rules.insert(ours.0);
         }
-        assert!(rules.len() > 50, "only {} rules were ever found", rules.len());
+        assert!(rules.len() > 100, "only {} rules were ever found", rules.len());
     }
 }

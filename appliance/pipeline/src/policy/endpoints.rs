@@ -9,8 +9,9 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
+use super::members::Members;
 use super::rule_set::{Packed, Packer, RuleSet, Shape, Side};
-use super::rules::{LocalSide, Members, Rules};
+use super::rules::{LocalSide, Rules};
 use super::{Direction, Endpoint, IdentityConfig, PolicyError};
 
 /// Of the sets of all endpoints: 512 MiB.
