@@ -10,6 +10,9 @@ const RULES_OF_A_POLICY: u32 = 100;
 /// Groups of addresses that rules are about and nobody of the guests is in.
 const STRANGERS: u32 = 50;
 
+/// Of so many policies one applies to the guests, and the others to somebody else.
+const POLICIES_OF_ALL: u32 = 10;
+
 /// What is done about the guests' traffic besides guarding addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Firewall {
@@ -84,16 +87,21 @@ fn groups() -> String {
     text
 }
 
-/// Every rule but the last is nearly right: for the guests but about other services, or for those services but about
-/// others.
+/// The last policy applies to the guests, and of those before it one in ten. Every rule of these but the last is nearly
+/// right: for the guests but about other services, or for those services but about others.
 fn rules(count: u32) -> String {
     let mut text = String::new();
     for i in 0..count {
         if i % RULES_OF_A_POLICY == 0 {
             let number = i / RULES_OF_A_POLICY;
+            let before_last = (count - 1) / RULES_OF_A_POLICY - number;
+            let whose = match before_last % POLICIES_OF_ALL {
+                0 => "clients, servers".to_owned(),
+                _ => format!("strangers-{}", number % STRANGERS),
+            };
             text.push_str(&format!(
                 "---\nkind: FirewallPolicy\nname: policy-{number}\nspec:\n  tier: application\n  \
-                 priority: {number}\n  appliesTo: [clients, servers]\n  rules:\n"
+                 priority: {number}\n  appliesTo: [{whose}]\n  rules:\n"
             ));
         }
         let stranger = i % STRANGERS;
@@ -121,5 +129,7 @@ mod tests {
         let admitting = |line: &&str| line.contains("from: [clients]") && line.contains("udp/");
         assert_eq!(text.lines().filter(admitting).count(), 1);
         assert!(text.lines().last().is_some_and(|line| line.contains("rule-249,")), "{text}");
+        assert_eq!(text.matches("appliesTo: [clients, servers]").count(), 1);
+        assert_eq!(rules(10_000).matches("appliesTo: [clients, servers]").count(), 10);
     }
 }
