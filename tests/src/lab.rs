@@ -32,7 +32,15 @@ pub struct LabSpec {
     pub mtu: &'static str,
     /// Queue pairs of every virtual machine's port, and processors of the machine.
     pub queues: u16,
+    /// Groups and firewall policies that are declared before any workload.
+    pub policy: &'static str,
+    /// Labels of a workload, as YAML's inner words: `tier: web`.
+    pub labels: fn(&str) -> &'static str,
 }
+
+/// A policy that lets everything pass, for tests that are about something else.
+pub const OPEN: &str = "---\nkind: FirewallPolicy\nname: open\nspec:\n  tier: application\n  priority: 100\n  \
+                        appliesTo: [any]\n  rules: [{ name: all, action: allow }]\n";
 
 impl Default for LabSpec {
     /// Two machines with QEMU's defaults and one container.
@@ -43,6 +51,8 @@ impl Default for LabSpec {
             arguments: Vec::new(),
             mtu: "auto",
             queues: 1,
+            policy: OPEN,
+            labels: |_| "",
         }
     }
 }
@@ -77,14 +87,14 @@ impl Lab {
         let scratch = Scratch::new("lab")?;
         let palisade = Palisade::start(scratch.path(), &spec.arguments)?;
         let mut containers = Vec::new();
-        let mut yaml = network(spec.mtu);
+        let mut yaml = network(spec.mtu) + spec.policy;
         for (name, change) in &spec.guests {
             let nic = change(Nic::new("", "")).with_queues(spec.queues);
-            yaml.push_str(&machine(name, &nic));
+            yaml.push_str(&labelled(&machine(name, &nic), (spec.labels)(name)));
         }
         for &name in &spec.containers {
             let netns = Netns::new(&format!("pal-{name}"))?;
-            yaml.push_str(&container(name, &netns));
+            yaml.push_str(&labelled(&container(name, &netns), (spec.labels)(name)));
             containers.push(Container { name, netns });
         }
         palisade.apply(&yaml)?;
@@ -271,6 +281,11 @@ pub fn machine(name: &str, nic: &Nic) -> String {
 pub fn container(name: &str, netns: &Netns) -> String {
     let (device, netns) = (device(name), netns.id());
     workload(name, "container", &format!("attach: {{ tap: {{ device: {device}, netns: {netns} }} }}"))
+}
+
+/// A workload's document with labels.
+pub fn labelled(document: &str, labels: &str) -> String {
+    document.replacen("\nspec:\n", &format!("\nlabels: {{ {labels} }}\nspec:\n"), 1)
 }
 
 /// A workload's document with one port and further words about it.

@@ -166,6 +166,17 @@ impl Palisade {
         Ok(output.text)
     }
 
+    /// Runs a client command with input that has to succeed.
+    ///
+    /// # Errors
+    /// When it fails; the message holds what it printed.
+    pub fn cli_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let output = self.try_cli(arguments, input)?;
+        let (code, said) = (output.code, &output.errors);
+        ensure!(code == 0, "palisade {} ended with {code}:\n{said}", arguments.join(" "));
+        Ok(output.text)
+    }
+
     /// A client command's JSON.
     ///
     /// # Errors
