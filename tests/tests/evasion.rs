@@ -216,7 +216,8 @@ fn refused(lab: &Lab, sender: &str, reason: &str, count: u64, frames: &str) -> R
 fn blind_reset(lab: &Lab) -> Result<()> {
     let (b, c) = (lab.guest("b"), lab.container("c"));
     let files = b.files();
-    b.run(&format!("nc -l -p 8080 > {files}/blind.txt 2>/dev/null &"))?;
+    // A listener whose own input does not end: it would close its side at once.
+    b.run(&format!("sleep 60 | nc -l -p 8080 > {files}/blind.txt 2>/dev/null &"))?;
     std::thread::sleep(Duration::from_millis(500));
     let into = c.netns.files();
     c.netns.run(&format!(
