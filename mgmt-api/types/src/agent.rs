@@ -122,7 +122,7 @@ pub struct HostStatus {
     pub error: Option<String>,
     /// Its local ports.
     pub ports: Vec<PortStatus>,
-    /// What its rules counted.
+    /// What its rules counted; those that nothing matched are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleStatus>,
 }

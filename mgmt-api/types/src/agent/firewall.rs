@@ -158,20 +158,25 @@ pub struct RuleStatus {
     /// [`SliceRule::id`].
     pub id: u32,
     /// Packets of flows it admitted, both directions, and packets it refused.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub packets: u64,
     /// Bytes of these packets' frames.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub bytes: u64,
     /// Flows it admitted and packets it refused.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub hits: u64,
     /// When it last matched, in milliseconds since 1970-01-01 UTC; absent when never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_hit: Option<u64>,
     /// How often it would have decided otherwise than what was done, were its policy enforced.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub would: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
