@@ -103,35 +103,9 @@ impl Deliverer {
     /// Sends fragments on that waited, or drops them. They ask for no offload: the pipeline lets no fragment.
     #[cold]
     fn release(&mut self, world: &World, source: &LocalPort) {
-        let counters = &source.counters[self.worker];
-        for Released { slot, verdict } in self.work.released.drain(..) {
-            let outcome = match verdict {
-                Verdict::Drop(reason) => {
-                    let _ = source.memory.held.take(slot, |_| ());
-                    Err((counters, reason))
-                }
-                Verdict::Deliver(to) => {
-                    let Some(port) = world.local(to) else { continue };
-                    let there = &port.counters[self.worker];
-                    let sent = source
-                        .memory
-                        .held
-                        .take(slot, |frame| put_one(port, self.worker, frame).map(|()| frame.len() as u64));
-                    match sent {
-                        Some(Ok(bytes)) => {
-                            counters.accepted(1, bytes);
-                            there.delivered(1, bytes);
-                            Ok(())
-                        }
-                        Some(Err(reason)) => Err((there, reason)),
-                        None => continue,
-                    }
-                }
-                Verdict::Flood | Verdict::Reply | Verdict::Refuse(_) | Verdict::Hold(_) => continue,
-            };
-            if let Err((counters, reason)) = outcome {
-                counters.dropped(reason, 1);
-            }
+        for released in self.work.released.drain(..) {
+            take_out(world, source, self.worker, &released);
+            source.memory.state.free(released.slot);
         }
     }
 
@@ -470,6 +444,33 @@ fn bits(mut mask: Mask) -> impl Iterator<Item = usize> {
             i
         })
     })
+}
+
+/// Takes a fragment out of its slot, and sends it on or drops it.
+fn take_out(world: &World, source: &LocalPort, worker: usize, released: &Released) {
+    let Released { slot, verdict } = *released;
+    let (counters, held) = (&source.counters[worker], &source.memory.held);
+    match verdict {
+        Verdict::Drop(reason) => {
+            let _ = held.take(slot, |_| counters.dropped(reason, 1));
+        }
+        Verdict::Deliver(to) => {
+            let Some(port) = world.local(to) else {
+                let _ = held.take(slot, |_| counters.dropped(DropReason::DestinationDown, 1));
+                return;
+            };
+            let there = &port.counters[worker];
+            match held.take(slot, |frame| put_one(port, worker, frame).map(|()| frame.len() as u64)) {
+                Some(Ok(bytes)) => {
+                    counters.accepted(1, bytes);
+                    there.delivered(1, bytes);
+                }
+                Some(Err(reason)) => there.dropped(reason, 1),
+                None => {}
+            }
+        }
+        Verdict::Flood | Verdict::Reply | Verdict::Refuse(_) | Verdict::Hold(_) => {}
+    }
 }
 
 #[cfg(test)]

@@ -58,7 +58,16 @@ pub(crate) fn admit(
             Ok(Some(Verdict::Hold(slot)))
         }
         FragmentVerdict::Drop(reason, held) => {
-            held.for_each(|slot| work.release(slot, Verdict::Drop(reason)));
+            for slot in held {
+                match work.waiting.iter().position(|waiting| waiting.slot == slot) {
+                    // A fragment of this burst never left it.
+                    Some(waiting) => {
+                        work.refused.push((work.waiting.swap_remove(waiting).frame, reason));
+                        fragments.free(slot);
+                    }
+                    None => work.release(slot, Verdict::Drop(reason)),
+                }
+            }
             Err(reason)
         }
     }
@@ -85,20 +94,24 @@ pub(crate) fn settle(
             Verdict::Reply | Verdict::Flood | Verdict::Hold(_) => continue,
         };
         for slot in fragments.settle(&key, fate) {
-            // A fragment of this burst never left it.
             match work.waiting.iter().position(|waiting| waiting.slot == slot) {
                 Some(waiting) => {
                     let Waiting { frame, .. } = work.waiting.swap_remove(waiting);
                     if let (Some(own), true) = (verdicts.get_mut(frame), frame < frames.len()) {
                         *own = verdict;
                     }
+                    fragments.free(slot);
                 }
                 None => work.release(slot, verdict),
             }
         }
     }
+    for (place, reason) in work.refused.drain(..) {
+        if let (Some(own), Some(frame)) = (verdicts.get_mut(place), frames.get(place)) {
+            *own = context.dropped(reason, frame, &mut work.report);
+        }
+    }
     work.firsts.clear();
-    work.waiting.clear();
 }
 
 /// As its first: to the same port, or nowhere. The port is found again, as another snapshot may have come.

@@ -96,8 +96,8 @@ pub enum FragmentVerdict {
     Drop(DropReason, Held),
 }
 
-/// Slots, in the order in which their fragments came. They are free: what lies in them is to be taken out before the
-/// next fragment is admitted.
+/// Slots, in the order in which their fragments came. Each is the caller's until it is given back with
+/// [`Fragments::free`], so that what lies in it can be taken out at leisure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     slots: [u8; MAX_HELD],
@@ -148,9 +148,12 @@ struct Table {
     /// Of each packet its id, so that a search reads little.
     ids: Box<[u32]>,
     packets: Box<[Packet]>,
-    /// Of each slot the next: of the fragments that wait for the same first, or of the free ones.
+    /// Of each slot the next, of the fragments that wait for the same first.
     next: [u8; MAX_HELD],
-    free: u8,
+    /// Slots in use, one bit each.
+    taken: u64,
+    /// Slots there are.
+    slots: u8,
     /// No packet's time is over before this.
     earliest: Instant,
 }
@@ -200,6 +203,13 @@ impl Fragments {
         held
     }
 
+    /// Gives a slot back that [`FragmentVerdict::Hold`] named and that is no packet's any more.
+    pub fn free(&mut self, slot: u8) {
+        if let Some(table) = &mut self.table {
+            table.taken &= !1_u64.checked_shl(u32::from(slot)).unwrap_or(0);
+        }
+    }
+
     /// Forgets the packets whose time is over. Returns the slots in which fragments waited for a first that did not
     /// come: their drop reason is [`DropReason::FragmentTimeout`]. Costs next to nothing when there are none.
     pub fn expire(&mut self, now: Instant) -> Held {
@@ -234,15 +244,12 @@ impl Fragments {
 impl Table {
     fn new(limits: &FragmentLimits) -> Self {
         let packets = usize::from(limits.packets);
-        let slots = limits.held.min(MAX_HELD as u8);
-        // Each slot's next is the one behind it; the last has none.
-        let next =
-            core::array::from_fn(|slot| if slot + 1 < usize::from(slots) { slot as u8 + 1 } else { NONE });
         Self {
             ids: (0..packets).map(|_| 0).collect(),
             packets: (0..packets).map(|_| Packet::FREE).collect(),
-            next,
-            free: if slots == 0 { NONE } else { 0 },
+            next: [NONE; MAX_HELD],
+            taken: 0,
+            slots: limits.held.min(MAX_HELD as u8),
             earliest: Instant::from_nanos(u64::MAX),
         }
     }
@@ -316,9 +323,12 @@ impl Table {
 
     /// Takes a free slot for a fragment of a packet.
     fn hold(&mut self, number: usize) -> Option<u8> {
-        let slot = self.free;
+        let slot = self.taken.trailing_ones() as u8;
+        if slot >= self.slots {
+            return None;
+        }
         let packet = self.packets.get_mut(number)?;
-        self.free = core::mem::replace(self.next.get_mut(usize::from(slot))?, NONE);
+        self.taken |= 1 << slot;
         match self.next.get_mut(usize::from(packet.newest)) {
             Some(next) => *next = slot,
             None => packet.oldest = slot,
@@ -327,7 +337,7 @@ impl Table {
         Some(slot)
     }
 
-    /// Frees the slots of a packet.
+    /// The slots of a packet are its no more.
     fn release(&mut self, number: usize) -> Held {
         let mut held = Held::EMPTY;
         let Some(packet) = self.packets.get_mut(number) else { return held };
@@ -335,8 +345,7 @@ impl Table {
         let mut slot = core::mem::replace(&mut packet.oldest, NONE);
         while let Some(next) = self.next.get_mut(usize::from(slot)) {
             held.push(slot);
-            let freed = core::mem::replace(&mut slot, *next);
-            *next = core::mem::replace(&mut self.free, freed);
+            slot = core::mem::replace(next, NONE);
         }
         held
     }

@@ -1,6 +1,6 @@
 //! What a port remembers between bursts besides its flows.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use crate::fragments::Fragments;
 use crate::rate::Bucket;
@@ -15,4 +15,11 @@ pub struct PortState {
     pub(crate) refusals: Mutex<Bucket>,
     /// Fragmented packets under way.
     pub(crate) fragments: Mutex<Fragments>,
+}
+
+impl PortState {
+    /// Gives the slot of a released fragment back ([`crate::Workspace::released`]), when its frame was taken out.
+    pub fn free(&self, slot: u8) {
+        self.fragments.lock().unwrap_or_else(PoisonError::into_inner).free(slot);
+    }
 }

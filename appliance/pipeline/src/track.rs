@@ -213,7 +213,7 @@ pub(crate) fn track(
             };
         }
     }
-    if !work.firsts.is_empty() {
+    if !work.firsts.is_empty() || !work.refused.is_empty() {
         fragmented::settle(context, frames, verdicts, work);
     }
     // What is left waits beyond this burst.

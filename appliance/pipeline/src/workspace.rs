@@ -3,7 +3,7 @@
 use crate::fragmented::{First, Waiting};
 use crate::fragments::MAX_HELD;
 use crate::track::Lane;
-use crate::{Report, Verdict};
+use crate::{DropReason, Report, Verdict};
 
 /// Frames that travel through the flow stage together.
 pub(crate) const BURST: usize = 64;
@@ -14,18 +14,19 @@ pub struct Workspace {
     /// What happened, for the caller to drain after each burst.
     pub report: Report,
     /// Fragments that the sender's port held in slots and that wait no more, in order: they are to be delivered, or
-    /// dropped, after the burst, and taken out of here.
+    /// dropped, after the burst, and taken out of here. Then each slot is given back ([`crate::PortState::free`]).
     pub released: Vec<Released>,
     pub(crate) lanes: Box<[Lane; BURST]>,
     pub(crate) count: usize,
     pub(crate) firsts: Vec<First>,
     pub(crate) waiting: Vec<Waiting>,
+    pub(crate) refused: Vec<(usize, DropReason)>,
 }
 
 /// A fragment that waits no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released {
-    /// The slot that it was held in, free from now on.
+    /// The slot that it was held in.
     pub slot: u8,
     /// `Deliver` or `Drop`.
     pub verdict: Verdict,
@@ -47,6 +48,7 @@ impl Workspace {
             count: 0,
             firsts: Vec::with_capacity(BURST),
             waiting: Vec::with_capacity(BURST),
+            refused: Vec::with_capacity(BURST),
         }
     }
 
@@ -56,7 +58,7 @@ impl Workspace {
         (used, &mut self.report)
     }
 
-    /// A slot is free, and this becomes of what lies in it.
+    /// This becomes of what lies in a slot.
     pub(crate) fn release(&mut self, slot: u8, verdict: Verdict) {
         self.released.push(Released { slot, verdict });
     }

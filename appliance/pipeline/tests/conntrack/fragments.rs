@@ -67,6 +67,8 @@ impl Packet {
 #[derive(Default)]
 struct Model {
     packets: Vec<Packet>,
+    /// Slots that nobody waits in any more, and that were not given back.
+    released: Vec<u8>,
 }
 
 /// A verdict of the model, which does not care which slot it is.
@@ -93,7 +95,7 @@ impl Model {
         if self.packets.len() == usize::from(LIMITS.packets) || self.position(info.key).is_some() {
             self.packets.retain(|packet| !over(packet));
         }
-        let held: usize = self.packets.iter().map(|packet| packet.held.len()).sum();
+        let held = self.released.len() + self.packets.iter().map(|packet| packet.held.len()).sum::<usize>();
         let number = match self.position(info.key) {
             Some(number) => number,
             None if self.packets.len() == usize::from(LIMITS.packets) => {
@@ -179,6 +181,8 @@ enum Step {
     Settle(u16, u32),
     Wait(u64),
     Expire,
+    /// All slots that were released are given back.
+    Free,
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -191,6 +195,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (0..5_u16, any::<u32>()).prop_map(|(id, verdict)| Step::Settle(id, verdict)),
         1 => (0..20_u64).prop_map(Step::Wait),
         1 => Just(Step::Expire),
+        4 => Just(Step::Free),
     ]
 }
 
@@ -209,10 +214,14 @@ proptest! {
                         FragmentVerdict::Whole => Wanted::Whole,
                         FragmentVerdict::First => Wanted::First,
                         FragmentVerdict::Follow(verdict) => Wanted::Follow(verdict),
-                        FragmentVerdict::Drop(reason, held) => Wanted::Drop(reason, slots(held)),
+                        FragmentVerdict::Drop(reason, held) => {
+                            model.released.extend(slots(held));
+                            Wanted::Drop(reason, slots(held))
+                        }
                         FragmentVerdict::Hold(slot) => {
                             prop_assert!(slot < LIMITS.held);
                             prop_assert!(model.packets.iter().all(|packet| !packet.held.contains(&slot)), "taken");
+                            prop_assert!(!model.released.contains(&slot), "not given back");
                             if wanted == Wanted::Hold {
                                 let number = model.position(info.key).unwrap();
                                 model.packets[number].held.push(slot);
@@ -223,11 +232,15 @@ proptest! {
                     prop_assert_eq!(got, wanted, "{:?}", info);
                 }
                 Step::Settle(id, verdict) => {
-                    prop_assert_eq!(slots(fragments.settle(&key(id), verdict)), model.settle(key(id), verdict));
+                    let held = slots(fragments.settle(&key(id), verdict));
+                    model.released.extend(&held);
+                    prop_assert_eq!(held, model.settle(key(id), verdict));
                 }
+                Step::Free => model.released.drain(..).for_each(|slot| fragments.free(slot)),
                 Step::Wait(time) => now = Instant::from_nanos(now.as_nanos() + time * 1_000_000_000),
                 Step::Expire => {
                     let held: BTreeSet<u8> = slots(fragments.expire(now)).into_iter().collect();
+                    model.released.extend(&held);
                     prop_assert_eq!(held, model.expire(now));
                     prop_assert_eq!(fragments.len(), model.packets.len());
                 }
@@ -313,9 +326,15 @@ fn what_waits_goes_with_its_packet() {
         dropped(fragments.admit(seconds(0), &piece(8, 8, true))),
         (DropReason::FragmentOverlap, vec![0, 1, 2])
     );
-    // The slots are free again.
+    // Whoever keeps the frames takes them out, and then gives the slots back.
     let other = FragmentInfo { key: key(2), ..piece(8, 8, true) };
-    assert!(matches!(fragments.admit(seconds(0), &other), FragmentVerdict::Hold(0..3)));
+    assert_eq!(fragments.admit(seconds(0), &other), FragmentVerdict::Hold(3));
+    fragments.free(1);
+    let other = FragmentInfo { key: key(3), ..other };
+    assert_eq!(fragments.admit(seconds(0), &other), FragmentVerdict::Hold(1));
+    // What never was a slot is nobody's.
+    fragments.free(200);
+    Fragments::default().free(0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod documentation;
+mod fragments;
 mod properties;
 mod purity;
 mod replay;

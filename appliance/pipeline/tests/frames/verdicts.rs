@@ -136,10 +136,7 @@ fn a_spoofed_frame_uses_nothing_of_the_rate_limit() {
     assert_eq!(one(&frame), "deliver b");
 }
 
-const WITHOUT_A_STAGE: [DropReason; 12] = [
-    DropReason::FragmentOverlap,
-    DropReason::FragmentLimit,
-    DropReason::FragmentTimeout,
+const WITHOUT_A_STAGE: [DropReason; 9] = [
     DropReason::TcpBadFlags,
     DropReason::TcpInvalidState,
     DropReason::TcpOutOfWindow,
@@ -151,12 +148,17 @@ const WITHOUT_A_STAGE: [DropReason; 12] = [
     DropReason::DestinationMismatch,
 ];
 
+const FRAGMENTS: [DropReason; 3] =
+    [DropReason::FragmentOverlap, DropReason::FragmentLimit, DropReason::FragmentTimeout];
+
 #[test]
 fn every_drop_reason_has_a_test() {
     let by_golden = golden().iter().filter_map(|case| case.verdict.strip_prefix("drop "));
     let mut tested: BTreeSet<&str> = by_golden.collect();
     // `a_port_above_its_rate_limit_is_dropped`.
     tested.insert(DropReason::RateLimit.name());
+    // `fragments.rs`.
+    tested.extend(FRAGMENTS.map(DropReason::name));
     // No stage of `from_port` gives these yet: each goes from here when it has its frames.
     tested.extend(WITHOUT_A_STAGE.map(DropReason::name));
     // What happens after a verdict is the agent's to test.

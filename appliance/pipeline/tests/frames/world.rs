@@ -135,6 +135,11 @@ impl Host {
         let state = &self.states[from.0 as usize];
         from_port(snapshot, &self.flows, from, state, now, frames, verdicts, &mut self.work);
     }
+
+    /// Gives a slot of a port's held fragments back.
+    pub(crate) fn free(&self, port: PortIndex, slot: u8) {
+        self.states[port.0 as usize].free(slot);
+    }
 }
 
 /// A line of `golden.tsv`.
