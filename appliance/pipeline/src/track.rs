@@ -272,7 +272,8 @@ fn segment(frame: &Frame<'_>, ip: &Ip) -> Result<Segment, DropReason> {
     let end = usize::from(*frame.head_len).min(ip.end as usize);
     let header = frame.head.get(ip.transport()..end).ok_or(DropReason::MalformedTransport)?;
     let header_len = header.get(tcp::DATA_OFFSET).map_or(0, |byte| u32::from(byte >> 4) * 4);
-    Segment::parse(header, ip.end.saturating_sub(u32::from(ip.transport) + header_len))
+    let segment = Segment::parse(header, ip.end.saturating_sub(u32::from(ip.transport) + header_len))?;
+    Ok(Segment { partial: ip.fragment != Fragment::Whole, ..segment })
 }
 
 /// Everything that is not plain.

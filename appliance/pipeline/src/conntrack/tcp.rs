@@ -123,8 +123,9 @@ mod flag {
     pub(super) const OPENED: u8 = 0x10;
     /// The initiator has sent another SYN into a connection that was under way: it may have lost it.
     pub(super) const ASKED_AGAIN: u8 = 0x20;
-    /// The beginning was not seen.
-    pub(super) const PICKED_UP: u8 = 0x40;
+    /// Not everything was seen: the beginning was not, or segments came in fragments. How far an end has come is known
+    /// from what it is allowed, and what its peer acknowledges.
+    pub(super) const PARTLY_SEEN: u8 = 0x40;
     /// Both ends asked at once.
     pub(super) const CROSSED: u8 = 0x80;
 }
@@ -194,10 +195,10 @@ impl Tcp {
         self.state.class()
     }
 
-    /// Whether its beginning was not seen: either end may have been the one that began it.
+    /// Whether, of a connection just opened, the beginning was not seen: either end may have been the one that began it.
     #[inline]
     pub const fn was_picked_up(&self) -> bool {
-        self.flags & flag::PICKED_UP != 0
+        self.flags & flag::PARTLY_SEEN != 0
     }
 
     /// What the ends have sent and may send: the initiator's, the responder's.

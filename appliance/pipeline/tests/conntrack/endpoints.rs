@@ -119,6 +119,7 @@ impl Endpoint {
             window: window as u16,
             len: len as u32,
             scale: if asks { self.offered } else { None },
+            partial: false,
         }
     }
 

@@ -236,7 +236,8 @@ impl Network {
         let kind = [Kind::Ack, Kind::Fin, Kind::Rst, Kind::RstAck][self.chance.below(4) as usize];
         let len = if matches!(kind, Kind::Ack | Kind::Fin) { self.chance.below(2000) as u32 } else { 0 };
         let window = self.chance.below(0x10000) as u16;
-        let honest = Segment { kind, seq: mine.end, ack: theirs.end, window, len, scale: None };
+        let honest =
+            Segment { kind, seq: mine.end, ack: theirs.end, window, len, scale: None, partial: false };
         let range = |chance: &mut Chance, from: u64, to: u64| (from + chance.below(to - from)) as u32;
         // The window is what one end lets the other send, and what it may still repeat.
         let room = (i64::from(mine.max_end.wrapping_sub(mine.end) as i32) + 3) as u64;

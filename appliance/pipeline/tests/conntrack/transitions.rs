@@ -12,7 +12,8 @@ const FIRST: [u32; 2] = [1000, u32::MAX - 50];
 const FAR: u32 = 0x4000_0001;
 
 fn opened() -> Tcp {
-    let syn = Segment { kind: Kind::Syn, seq: FIRST[0], ack: 0, window: 8000, len: 0, scale: None };
+    let syn =
+        Segment { kind: Kind::Syn, seq: FIRST[0], ack: 0, window: 8000, len: 0, scale: None, partial: false };
     Tcp::open(&syn, &Settings::default()).unwrap()
 }
 
@@ -41,6 +42,7 @@ fn segment(tcp: &Tcp, side: Side, kind: Kind, off: u32) -> Segment {
         window: 8000,
         len: 0,
         scale: None,
+        partial: false,
     }
 }
 
@@ -169,7 +171,7 @@ rr | +  w  w  w  w  w  | +  w  w  w  w  w";
 #[test]
 fn a_connection_opens_with_a_syn_or_where_that_is_allowed_in_the_middle() {
     for kind in Kind::ALL {
-        let segment = Segment { kind, seq: 7, ack: 9, window: 100, len: 0, scale: None };
+        let segment = Segment { kind, seq: 7, ack: 9, window: 100, len: 0, scale: None, partial: false };
         let state = |pick_up| Tcp::open(&segment, &Settings { pick_up }).map(|tcp| tcp.state());
         let invalid = Err(DropReason::TcpInvalidState);
         match kind {
@@ -291,8 +293,15 @@ fn an_answer_to_nobodys_question_does_not_replace_a_connection() {
 /// The responder's segment is the first that is seen, and its windows are the responder's ever after.
 #[test]
 fn a_connection_picked_up_at_its_responder_goes_on_when_its_ends_are_named_right() {
-    let answer =
-        Segment { kind: Kind::Ack, seq: 9_000, ack: 3_000_000_000, window: 100, len: 10, scale: None };
+    let answer = Segment {
+        kind: Kind::Ack,
+        seq: 9_000,
+        ack: 3_000_000_000,
+        window: 100,
+        len: 10,
+        scale: None,
+        partial: false,
+    };
     let mut tcp = Tcp::open(&answer, &Settings::default()).unwrap().reversed();
     assert!(tcp.was_picked_up());
     let ack = Segment { seq: 3_000_000_000, ack: 9_010, len: 0, ..answer };
@@ -301,6 +310,22 @@ fn a_connection_picked_up_at_its_responder_goes_on_when_its_ends_are_named_right
     assert_eq!(tcp.track(Responder, &more), Ok(Change::None));
     assert_eq!(tcp.windows().map(|window| window.end), [3_000_000_000, 9_020]);
     assert_eq!(tcp.track(Initiator, &more), Err(DropReason::TcpOutOfWindow));
+}
+
+/// Only the first fragment of the segment is looked at: what lies in the others has been sent too.
+#[test]
+fn a_segment_in_fragments_is_acknowledged_as_a_whole() {
+    let mut tcp = reached(State::Established);
+    let beginning = Segment { len: 500, partial: true, ..segment(&tcp, Initiator, Kind::Ack, 0) };
+    let whole = Segment { seq: FIRST[1].wrapping_add(201), ack: beginning.seq + 1460, len: 0, ..beginning };
+    let mut without = tcp;
+    assert_eq!(without.track(Initiator, &Segment { partial: false, ..beginning }), Ok(Change::None));
+    assert_eq!(without.track(Responder, &whole), Err(DropReason::TcpOutOfWindow));
+    assert_eq!(tcp.track(Initiator, &beginning), Ok(Change::None));
+    assert_eq!(tcp.track(Responder, &Segment { partial: false, ..whole }), Ok(Change::None));
+    assert_eq!(tcp.windows()[0].end, beginning.seq + 1460);
+    let beyond = Segment { ack: beginning.seq + 9461, partial: false, ..whole };
+    assert_eq!(tcp.track(Responder, &beyond), Err(DropReason::TcpOutOfWindow), "it was not allowed so much");
 }
 
 #[test]

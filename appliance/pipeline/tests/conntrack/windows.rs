@@ -13,7 +13,7 @@ fn segments() -> impl Strategy<Value = (Side, Segment)> {
     let side = prop_oneof![Just(Side::Initiator), Just(Side::Responder)];
     (side, 0..Kind::ALL.len(), number(), number(), any::<u16>(), len, scale).prop_map(
         |(side, kind, seq, ack, window, len, scale)| {
-            (side, Segment { kind: Kind::ALL[kind], seq, ack, window, len, scale })
+            (side, Segment { kind: Kind::ALL[kind], seq, ack, window, len, scale, partial: len % 7 == 0 })
         },
     )
 }

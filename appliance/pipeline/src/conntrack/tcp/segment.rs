@@ -25,6 +25,8 @@ pub struct Segment {
     pub len: u32,
     /// Window scale option: the shift, at most 14. Only in segments with SYN.
     pub scale: Option<u8>,
+    /// Whether this is only its beginning, and the rest comes in fragments that are not looked at.
+    pub partial: bool,
 }
 
 /// What the flags make of a segment. URG, PSH and the bits of ECN have no say.
@@ -95,7 +97,7 @@ impl Segment {
             Kind::Ack | Kind::Fin | Kind::Rst | Kind::RstAck => None,
         };
         let (seq, ack) = (u32::from_be_bytes([s0, s1, s2, s3]), u32::from_be_bytes([a0, a1, a2, a3]));
-        Ok(Self { kind, seq, ack, window: u16::from_be_bytes([w0, w1]), len, scale })
+        Ok(Self { kind, seq, ack, window: u16::from_be_bytes([w0, w1]), len, scale, partial: false })
     }
 
     /// The sequence number behind the segment: SYN and FIN take one each.
@@ -140,6 +142,7 @@ mod tests {
             window: 0x1234,
             len: 5,
             scale: Some(7),
+            partial: false,
         };
         assert_eq!(segment, wanted);
         assert_eq!(segment.end(), 0x0102_030a);

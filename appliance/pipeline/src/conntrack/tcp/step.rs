@@ -40,7 +40,7 @@ impl Tcp {
             scale: MAX_SCALE,
         };
         let windows = [open(segment.end()), open(segment.ack)];
-        Self { state: State::Established, flags: flag::PICKED_UP | flag::OPENED, syn: 0, windows }
+        Self { state: State::Established, flags: flag::PARTLY_SEEN | flag::OPENED, syn: 0, windows }
     }
 
     /// Everything but data and acknowledgements of an established connection.
@@ -55,7 +55,7 @@ impl Tcp {
             Act::Agree => self.agree(side, segment),
             Act::Check => self.go_on(side, segment),
             Act::AskAgain => {
-                if tag(segment.seq) != self.syn || self.flags & flag::PICKED_UP != 0 {
+                if tag(segment.seq) != self.syn || self.flags & flag::PARTLY_SEEN != 0 {
                     self.flags |= flag::ASKED_AGAIN;
                 }
                 Ok(Change::None)
@@ -80,8 +80,7 @@ impl Tcp {
     pub(super) fn check(&self, side: Side, segment: &Segment) -> Result<(), DropReason> {
         let (sender, receiver) = (self.window(side), self.window(side.other()));
         let end = segment.end();
-        // How far a picked-up peer has come is known only from what it is allowed.
-        let sent = if self.flags & flag::PICKED_UP == 0 { receiver.end } else { receiver.max_end };
+        let sent = if self.flags & flag::PARTLY_SEEN == 0 { receiver.end } else { receiver.max_end };
         let has_ack = matches!(segment.kind, Kind::SynAck | Kind::Ack | Kind::Fin);
         if !wanted(sender, receiver, end) || (has_ack && !meant(sender, receiver, sent, segment.ack)) {
             return Err(DropReason::TcpOutOfWindow);
@@ -98,14 +97,17 @@ impl Tcp {
             Kind::Ack | Kind::Fin | Kind::Rst | Kind::RstAck => self.window(side).scale.min(MAX_SCALE),
         };
         let window = u32::from(segment.window) << shift;
+        if segment.partial {
+            self.flags |= flag::PARTLY_SEEN;
+        }
         let sender = self.window_mut(side);
         sender.end = later(sender.end, segment.end());
         sender.max_win = sender.max_win.max(window);
         if segment.kind != Kind::Syn {
-            let picked_up = self.flags & flag::PICKED_UP != 0;
+            let partly_seen = self.flags & flag::PARTLY_SEEN != 0;
             let receiver = self.window_mut(side.other());
             receiver.max_end = later(receiver.max_end, segment.ack.wrapping_add(window));
-            if picked_up {
+            if partly_seen {
                 receiver.end = later(receiver.end, segment.ack);
             }
         }
