@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::capture::Capture;
 use e2e::guest::{Guest, GuestSpec, Nic};
-use e2e::lab::{GATEWAY, LINK, Lab, LabSpec, machine, settle, v4_of, v6_of};
+use e2e::lab::{GATEWAY, LINK, Lab, LabSpec, container, labelled, machine, settle, v4_of, v6_of};
 use e2e::process::kill_all;
 use e2e::scapy::send_from_guest;
 use e2e::shell::Shell;
-use e2e::traffic::{must_ping, stream, wait_ping};
+use e2e::traffic::{must_ping, ping, stream, wait_ping};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -118,6 +118,8 @@ fn checks(stage: &mut Stage, lab: &Lab, interrupted: &std::sync::mpsc::Receiver<
         }
     }
 
+    firewall(stage, lab)?;
+
     stage.title("A guest that speaks in another's name is not heard");
     for (what, reason, source) in [
         ("another IPv4 address", "spoofed-ipv4", "src=MAC,dst=PEER)/IP(src='10.0.1.99',dst=PEER4)"),
@@ -128,6 +130,57 @@ fn checks(stage: &mut Stage, lab: &Lab, interrupted: &std::sync::mpsc::Receiver<
         });
     }
     Ok(())
+}
+
+/// The database takes connections from the web tier and from nobody else.
+const SHOP: &str = "kind: Group
+name: web
+spec: { match: \"tier = web\" }
+---
+kind: Group
+name: db
+spec: { match: \"tier = db\" }
+---
+kind: FirewallPolicy
+name: shop
+spec:
+  tier: application
+  priority: 100
+  appliesTo: [web, db]
+  rules:
+    - { name: to-db, action: allow, from: [web], to: [db], services: [tcp/5432] }
+    - { name: rest, direction: in, action: reject }
+";
+
+fn firewall(stage: &mut Stage, lab: &Lab) -> Result<()> {
+    stage.title("A firewall at every virtual NIC, by labels");
+    let none = Nic::new("", "");
+    lab.guest("b").run("nc -ll -p 5432 -e true > /dev/null 2>&1 &")?;
+    stage.step("policy `open` is deleted: the baseline lets everybody out and nobody in", || {
+        lab.palisade.cli(&["delete", "policies", "open", "--wait"]).map(drop)
+    })?;
+    stage.check("a does not reach b any more", || {
+        ensure!(ping(lab.end("a"), v4_of("b"), 3)? == 0, "it does");
+        Ok(String::new())
+    });
+    stage.step("a is labelled tier=web, b tier=db; policy `shop` admits web to db at tcp/5432", || {
+        let labels = [("a", "tier: web"), ("b", "tier: db")];
+        let documents = labels.map(|(name, labels)| labelled(&machine(name, &none), labels));
+        lab.palisade.apply(&(SHOP.to_owned() + &documents.concat()))
+    })?;
+    stage.check("a connects to b at 5432", || connects(lab, "a", true));
+    stage.check("c does not: it is refused", || connects(lab, "c", false));
+    let c = container("c", &lab.container("c").netns);
+    stage.step("c is labelled tier=web while it runs", || lab.palisade.apply(&labelled(&c, "tier: web")))?;
+    stage.check("now c connects, too", || connects(lab, "c", true));
+    Ok(())
+}
+
+fn connects(lab: &Lab, from: &str, wanted: bool) -> Result<String> {
+    let command = format!("nc -w 2 {} 5432 < /dev/null", v4_of("b"));
+    let connects = lab.end(from).try_run(&command, Duration::from_secs(20))?.success();
+    ensure!(connects == wanted, "it {}", if connects { "does" } else { "does not" });
+    Ok(String::new())
 }
 
 fn answered(lab: &Lab, from: &str, address: IpAddr) -> Result<String> {

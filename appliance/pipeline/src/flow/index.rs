@@ -5,7 +5,7 @@
 //! Reading takes no lock and may find what is being changed: who reads compares the entry's key. Writing takes the lock
 //! of the shard that the bucket is part of; both buckets of a flow are of one shard.
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::slab::Slab;
 
@@ -45,17 +45,15 @@ impl Index {
     /// An index for so many entries, half full when all are used.
     pub(crate) fn new(entries: usize) -> Self {
         let buckets = entries.div_ceil(SLOTS / 2).next_power_of_two().max(SHARDS * LEAST_BUCKETS);
+        // Every look-up of a new flow reads here before anything is written.
+        let slots = Slab::new(buckets);
+        slots.fill();
         Self {
-            slots: Slab::new(buckets),
+            slots,
             overflow: (0..buckets).map(|_| AtomicU8::new(0)).collect(),
             shift: 64 - buckets.trailing_zeros(),
             within: (buckets / SHARDS) as u64 - 1,
         }
-    }
-
-    /// All slots, for who wants to give the system advice about them.
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        self.slots.words()
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! A large array of atomic words in groups of whole cache lines, zero until used.
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Words of two cache lines: what adjacent-line prefetching draws near together.
 const ALIGNMENT: usize = 16;
@@ -20,14 +20,15 @@ impl<const N: usize> Slab<N> {
         Self { words, skip }
     }
 
+    /// Has the system give all the memory now. Memory that is read before it is written to is given twice, first as a page
+    /// of zeros that all share; taking that back interrupts every core that runs a worker.
+    pub(crate) fn fill(&self) {
+        self.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
     #[inline(always)]
     pub(crate) fn get(&self, group: u32) -> Option<&[AtomicU64; N]> {
         let (groups, _) = self.words.get(self.skip..)?.as_chunks::<N>();
         groups.get(group as usize)
-    }
-
-    /// All words, for who wants to give the system advice about them.
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        &self.words
     }
 }

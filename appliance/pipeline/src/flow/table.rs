@@ -5,7 +5,7 @@
 //! when they will have been silent for too long. Nothing is moved when a packet passes: a flow that turns out to have been
 //! heard of since is put where it belongs then.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::entry::{ENTRY_WORDS, Entry, Flags, New};
@@ -162,11 +162,6 @@ impl FlowTable {
         self.counts.get(slot as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// The table's large arrays, for who wants to tell the system how they are used: entries, then index.
-    pub fn memory(&self) -> [&[AtomicU64]; 2] {
-        [self.entries.words(), self.index.words()]
-    }
-
     /// Shows every flow to `see`. Takes no lock: a flow that changes meanwhile is seen before or after, one that ends
     /// may be left out.
     pub fn for_each(&self, now: Instant, mut see: impl FnMut(&FlowRecord)) {
@@ -257,17 +252,19 @@ impl FlowTable {
             }
         };
         let entry = self.entry(number).ok_or(Refused::NoRoom)?;
+        // Counted before the entry is written to: a locked instruction waits until what was written has reached the cache.
+        count.fetch_add(1, Ordering::Relaxed);
         entry.fill(new);
         while !self.index.add(place, number) {
             let neighbour = self.index.neighbours(place).find(|other| self.list_of(*other) == HALF_OPEN);
             let Some(neighbour) = neighbour else {
+                count.fetch_sub(1, Ordering::Relaxed);
                 entry.clear();
                 self.push(shard, FREE, number);
                 return Err(Refused::NoRoom);
             };
             self.end(shard, neighbour, now, Ending::Evicted, &mut ended);
         }
-        count.fetch_add(1, Ordering::Relaxed);
         shard.flows += 1;
         self.set_owner(number, slot);
         let list = self.list_for(new.flags, 0, new.now);
@@ -403,10 +400,14 @@ impl FlowTable {
                 return None;
             }
             for number in first..(first + CHUNK).min(self.capacity) {
+                if let Some(entry) = self.entry(number) {
+                    entry.claim();
+                }
                 self.push(shard, FREE, number);
             }
         }
-        let number = shard.lists[FREE as usize].first.checked_sub(1)?;
+        // What was freed last is near.
+        let number = shard.lists[FREE as usize].last.checked_sub(1)?;
         self.unlink(shard, number);
         Some(number)
     }
