@@ -1,15 +1,21 @@
 //! The state of the agent for whoever asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus};
-use pipeline::DropReason;
+use pipeline::{DropReason, FlowTable, Port};
 use vhost_backend::features;
 
 use crate::compile::{AttachmentPlan, PortPlan};
 use crate::counters::Sums;
+use crate::directory::Clock;
+use crate::plane::Plane;
 use crate::port::{Attachment, LocalPort};
+use crate::tally::Tally;
+
+/// Percent of the connections a port may have begun from which on that is a fault.
+const ALARM: u64 = 80;
 
 /// What the control thread last did, and the ports to read counters and links from.
 #[derive(Debug)]
@@ -18,6 +24,8 @@ pub(crate) struct Board {
     state: Mutex<Notes>,
     /// Why there is no talk with the manager.
     silence: Mutex<Option<String>>,
+    plane: Arc<Plane>,
+    tally: Tally,
 }
 
 /// Written by the control thread.
@@ -41,8 +49,8 @@ pub(crate) struct Entry {
 }
 
 impl Board {
-    pub(crate) fn new(host: String) -> Self {
-        Self { host, state: Mutex::default(), silence: Mutex::default() }
+    pub(crate) fn new(host: String, plane: Arc<Plane>) -> Self {
+        Self { host, state: Mutex::default(), silence: Mutex::default(), plane, tally: Tally::default() }
     }
 
     pub(crate) fn write(&self, notes: Notes) {
@@ -58,14 +66,35 @@ impl Board {
     pub(crate) fn status(&self) -> HostStatus {
         let notes = self.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let silence = self.silence.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let world = self.plane.world();
+        let judged: HashMap<u32, &Port> =
+            world.locals().map(|(index, port)| (port.id, world.snapshot.port(index))).collect();
+        let port = |entry: &Entry| {
+            let mut status = entry.status();
+            if let Some(port) = judged.get(&entry.plan.id) {
+                tell_flows(&mut status, port, &world.flows);
+            }
+            status
+        };
         HostStatus {
             host: self.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             revision: notes.revision,
             error: notes.error.or(silence),
-            ports: notes.ports.iter().map(Entry::status).collect(),
-            rules: Vec::new(),
+            ports: notes.ports.iter().map(port).collect(),
+            rules: self.tally.rules(&world, &Clock::read()),
         }
+    }
+}
+
+/// How many flows a port has begun, and whether that is getting too many.
+fn tell_flows(status: &mut PortStatus, port: &Port, flows: &FlowTable) {
+    let (count, limit) = (flows.of_port(port.slot()), flows.per_port());
+    status.enforced = port.is_judged();
+    (status.flows, status.flow_limit) = (count.into(), limit.into());
+    if u64::from(count) * 100 >= u64::from(limit) * ALARM {
+        let text = format!("{count} connections of at most {limit}: beyond, new ones end as state-limit");
+        status.faults.push(text);
     }
 }
 

@@ -18,9 +18,12 @@ use crate::board::{Board, Entry, Notes};
 use crate::compile::firewall::timeouts;
 use crate::compile::{AttachmentPlan, Compiled, Difference, PortPlan, compile};
 use crate::counters::Counters;
+use crate::directory::Directory;
 use crate::homes::Homes;
 use crate::plane::Plane;
 use crate::port::{Attachment, LocalPort};
+use crate::recorder::Recorder;
+use crate::rule_book::RuleBook;
 use crate::slots::Slots;
 use crate::state::{Found, MadeDevice, StateDir};
 use crate::tap::Tap;
@@ -65,7 +68,9 @@ pub(crate) struct Control {
     snapshot: Arc<Snapshot>,
     ids: Vec<u32>,
     running: BTreeMap<u32, Entry>,
-    in_force: Option<Slice>,
+    in_force: Option<Arc<Slice>>,
+    rules: Arc<RuleBook>,
+    recorder: Arc<Recorder>,
     announcer: Announcer,
     /// What is wrong with the newest slice.
     refused: Option<String>,
@@ -81,6 +86,7 @@ pub(crate) struct Parts {
     pub(crate) state: StateDir,
     pub(crate) plane: Arc<Plane>,
     pub(crate) board: Arc<Board>,
+    pub(crate) recorder: Arc<Recorder>,
     pub(crate) report: watch::Sender<HostStatus>,
     pub(crate) inbox: Receiver<Message>,
     pub(crate) outbox: Sender<Message>,
@@ -89,7 +95,7 @@ pub(crate) struct Parts {
 impl Control {
     /// Puts in force what is kept on disk. Workers run already.
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { host, run_dir, key, state, plane, board, report, inbox, outbox } = parts;
+        let Parts { host, run_dir, key, state, plane, board, recorder, report, inbox, outbox } = parts;
         let mut control = Self {
             homes: Homes::new(plane.workers()),
             slots: Slots::default(),
@@ -109,6 +115,8 @@ impl Control {
             ids: Vec::new(),
             running: BTreeMap::new(),
             in_force: None,
+            rules: Arc::default(),
+            recorder,
             announcer: Announcer::default(),
             refused: None,
             disk: None,
@@ -186,10 +194,11 @@ impl Control {
 
     /// Compiles a slice and goes over to it; a wrong one changes nothing but the error shown.
     fn put_in_force(&mut self, slice: Slice, kept: bool) {
-        if self.in_force.as_ref() == Some(&slice) {
+        if self.in_force.as_deref() == Some(&slice) {
             self.refused = None;
             return;
         }
+        let slice = Arc::new(slice);
         let here = slice.ports.iter().filter(|port| port.host == self.host);
         self.slots.keep(here.map(|port| port.id));
         let in_force = self.snapshot.policy().clone();
@@ -203,7 +212,7 @@ impl Control {
             }
             Ok(compiled) => {
                 self.configure_flows(&slice.settings);
-                self.go_over_to(compiled);
+                self.go_over_to(compiled, &slice);
             }
         }
         self.refused = None;
@@ -226,11 +235,15 @@ impl Control {
         self.flows.configure(&timeouts(&settings.timeouts), &tcp);
     }
 
-    fn go_over_to(&mut self, compiled: Compiled) {
+    fn go_over_to(&mut self, compiled: Compiled, slice: &Arc<Slice>) {
         let plans = self.running.iter().map(|(id, entry)| (*id, entry.plan.clone())).collect();
         let Difference { remove, reopen, create } = Difference::between(&plans, &compiled.plans);
         self.snapshot = Arc::new(compiled.snapshot);
         self.ids = compiled.ids;
+        let rules = self.snapshot.policy().rules().iter().map(|rule| rule.id);
+        // One writer more: the housekeeper.
+        self.rules = Arc::new(RuleBook::after(&self.rules, rules, self.plane.workers() + 1));
+        self.recorder.learn(Arc::new(Directory::new(slice.clone(), self.snapshot.clone())));
 
         // First everybody lives by the new snapshot, without the ports that go or change.
         let mut closed = Vec::new();
@@ -437,7 +450,13 @@ impl Control {
     /// Gives workers the world as it is now, and waits until they live in it.
     fn publish_world(&mut self) {
         let local = self.running.iter().map(|(id, entry)| (*id, entry.port.clone())).collect();
-        self.plane.publish(World::new(self.snapshot.clone(), self.flows.clone(), &self.ids, &local));
+        self.plane.publish(World::new(
+            self.snapshot.clone(),
+            self.flows.clone(),
+            self.rules.clone(),
+            &self.ids,
+            &local,
+        ));
         if !self.plane.settle(PATIENCE) {
             log::error!("a worker did not take over a new configuration within {PATIENCE:?}");
         }

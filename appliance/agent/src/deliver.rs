@@ -12,6 +12,7 @@ use crate::counters::Counters;
 use crate::port::{Attachment, LocalPort};
 use crate::spread::flow_hash;
 use crate::tap::{Tap, WriteError};
+use crate::teller::Teller;
 use crate::world::World;
 
 /// One worker's hands: judges bursts and gives the frames to their destinations.
@@ -20,6 +21,7 @@ pub(crate) struct Deliverer {
     /// One frame in one piece, for checksums and segmentation in software.
     linear: Box<[u8]>,
     work: Workspace,
+    teller: Teller,
 }
 
 impl std::fmt::Debug for Deliverer {
@@ -32,8 +34,9 @@ impl std::fmt::Debug for Deliverer {
 type Mask = u64;
 
 impl Deliverer {
-    pub(crate) fn new(worker: usize) -> Self {
-        Self { worker, linear: vec![0; MAX_FRAME as usize].into_boxed_slice(), work: Workspace::new() }
+    pub(crate) fn new(worker: usize, teller: Teller) -> Self {
+        let linear = vec![0; MAX_FRAME as usize].into_boxed_slice();
+        Self { worker, linear, work: Workspace::new(), teller }
     }
 
     /// Takes a burst that `from` sent all the way.
@@ -43,6 +46,7 @@ impl Deliverer {
         let mut verdicts = [Verdict::Flood; BURST];
         let count = burst.len();
         judge(world, source, from, burst, now, &mut verdicts[..count], &mut self.work);
+        self.teller.tell(world, &mut self.work.report, now);
 
         let counters = &source.counters[self.worker];
         let mut keys = [0u32; BURST];
@@ -218,7 +222,6 @@ fn judge(
     let mut frames: ArrayVec<pipeline::Frame<'_>, BURST> = burst.frames_mut().iter_mut().map(view).collect();
     let World { snapshot, flows, .. } = world;
     pipeline::from_port(snapshot, flows, from, &source.memory.state, now, &mut frames, verdicts, work);
-    work.report.drain().for_each(drop);
 }
 
 /// A frame, as the pipeline sees it.

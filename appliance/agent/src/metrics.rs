@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use mgmt_types::agent::{HostStatus, Link, PortStatus};
+use mgmt_types::agent::{HostStatus, Link, PortStatus, RuleStatus};
 
 /// Renders a status (Prometheus exposition format 0.0.4).
 pub(crate) fn render(status: &HostStatus) -> String {
@@ -15,7 +15,7 @@ pub(crate) fn render(status: &HostStatus) -> String {
 type ValueOf = fn(&PortStatus) -> u64;
 
 /// Metrics with one value per port: name, type, help, value.
-const PER_PORT: [(&str, &str, &str, ValueOf); 6] = [
+const PER_PORT: [(&str, &str, &str, ValueOf); 9] = [
     ("palisade_port_up", "gauge", "1 when frames can pass.", |port| u64::from(port.link == Link::Up)),
     ("palisade_port_faults", "gauge", "Faults that are latched now.", |port| port.faults.len() as u64),
     ("palisade_port_from_guest_packets_total", "counter", "Frames sent and accepted.", |port| {
@@ -26,6 +26,21 @@ const PER_PORT: [(&str, &str, &str, ValueOf); 6] = [
     }),
     ("palisade_port_to_guest_packets_total", "counter", "Frames delivered.", |port| port.to_guest.packets),
     ("palisade_port_to_guest_bytes_total", "counter", "Bytes delivered.", |port| port.to_guest.bytes),
+    ("palisade_port_enforced", "gauge", "1 when the firewall decides about its frames.", |port| {
+        u64::from(port.enforced)
+    }),
+    ("palisade_port_flows", "gauge", "Connections it has begun that are tracked.", |port| port.flows),
+    ("palisade_port_flow_limit", "gauge", "The most connections it may have begun.", |port| port.flow_limit),
+];
+
+type RuleValueOf = fn(&RuleStatus) -> u64;
+
+/// Counters of each firewall rule, by its number.
+const PER_RULE: [(&str, &str, RuleValueOf); 4] = [
+    ("palisade_rule_hits_total", "Flows admitted and packets refused.", |rule| rule.hits),
+    ("palisade_rule_packets_total", "Packets of flows admitted, and packets refused.", |rule| rule.packets),
+    ("palisade_rule_bytes_total", "Bytes of these packets.", |rule| rule.bytes),
+    ("palisade_rule_would_total", "What a policy in audit would have decided otherwise.", |rule| rule.would),
 ];
 
 fn write_all(text: &mut String, status: &HostStatus) -> fmt::Result {
@@ -54,6 +69,12 @@ fn write_all(text: &mut String, status: &HostStatus) -> fmt::Result {
     for port in &status.ports {
         for (reason, count) in &port.drops {
             writeln!(text, "{name}{{{},reason=\"{}\"}} {count}", Labels(port), Escaped(reason))?;
+        }
+    }
+    for (name, help, value) in PER_RULE {
+        head(text, name, "counter", help)?;
+        for rule in &status.rules {
+            writeln!(text, "{name}{{rule=\"{}\"}} {}", rule.id, value(rule))?;
         }
     }
     Ok(())
@@ -125,6 +146,6 @@ mod tests {
         let mut unique = types.clone();
         unique.dedup();
         assert_eq!(types, unique);
-        assert_eq!(types.len(), 9);
+        assert_eq!(types.len(), 16);
     }
 }

@@ -13,13 +13,16 @@ use pipeline::conntrack::{tcp, timeouts::Timeouts};
 use pipeline::{FlowTable, FlowTableConfig, HashKey, Snapshot};
 use tokio::sync::watch;
 
+use crate::answers::Answers;
 use crate::board::Board;
 use crate::config::Config;
 use crate::control::{Control, Message, Parts};
+use crate::housekeeper;
 use crate::plane::Plane;
+use crate::recorder::Recorder;
 use crate::slots;
 use crate::state::{StateDir, StateError};
-use crate::sync::Sync;
+use crate::sync::{Sync, Talk};
 use crate::worker::Worker;
 use crate::world::World;
 
@@ -55,7 +58,9 @@ pub enum RunError {
 pub struct Handle {
     control: Sender<Message>,
     board: Arc<Board>,
+    recorder: Arc<Recorder>,
     threads: Vec<JoinHandle<()>>,
+    housekeeper: Option<JoinHandle<()>>,
     sync: Option<Sync>,
 }
 
@@ -86,23 +91,24 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
         timeouts: Timeouts::default(),
         tcp: tcp::Settings::default(),
     });
-    let world = World::new(Arc::new(empty), Arc::new(flows), &[], &Default::default());
+    let world = World::new(Arc::new(empty), Arc::new(flows), Arc::default(), &[], &Default::default());
     let workers = workers.max(1);
     let plane = Plane::new(workers, world)
         .map_err(|source| RunError::Resources { what: "a worker's eventfd", source })
         .map(Arc::new)?;
+    let recorder = Recorder::new(workers);
 
     let mut threads = Vec::with_capacity(workers + 1);
     let stop_plane = StopOnDrop(Some(plane.clone()));
     for index in 0..workers {
-        let worker =
-            Worker::new(index, poll, plane.clone()).map_err(|error| RunError::Worker(error.to_string()))?;
+        let worker = Worker::new(index, poll, plane.clone(), recorder.teller(index))
+            .map_err(|error| RunError::Worker(error.to_string()))?;
         let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
         threads.push(start_worker(worker, index, cpu)?);
     }
 
     let (control, inbox) = channel();
-    let board = Arc::new(Board::new(host.clone()));
+    let board = Arc::new(Board::new(host.clone(), plane.clone()));
     let (report, reports) = watch::channel(board.status());
     let thread = Control::start(Parts {
         host: host.clone(),
@@ -111,6 +117,7 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
         state,
         plane: plane.clone(),
         board: board.clone(),
+        recorder: recorder.clone(),
         report,
         inbox,
         outbox: control.clone(),
@@ -122,8 +129,18 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
     threads.push(thread);
     stop_plane.disarm();
 
-    let mut handle = Handle { control: control.clone(), board: board.clone(), threads, sync: None };
-    let sync = Sync::start(host, &run_dir.join("agent.sock"), source, board, reports, control)?;
+    let mut handle = Handle {
+        control: control.clone(),
+        board: board.clone(),
+        recorder: recorder.clone(),
+        threads,
+        housekeeper: None,
+        sync: None,
+    };
+    handle.housekeeper = Some(start_housekeeper(recorder.clone(), plane.clone())?);
+    let answers = Answers { host: host.clone(), run_dir: run_dir.clone(), key, plane, recorder };
+    let talk = Talk { host, board, answers: Arc::new(answers), reports, control };
+    let sync = Sync::start(talk, &run_dir.join("agent.sock"), source)?;
     handle.sync = Some(sync);
     Ok(handle)
 }
@@ -146,6 +163,12 @@ impl Handle {
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 log::error!("a thread of the agent panicked");
+            }
+        }
+        if let Some(housekeeper) = self.housekeeper.take() {
+            self.recorder.rouse();
+            if housekeeper.join().is_err() {
+                log::error!("the housekeeper panicked");
             }
         }
         if let Some(sync) = self.sync.take() {
@@ -192,6 +215,14 @@ fn start_worker(mut worker: Worker, index: usize, cpu: Option<usize>) -> Result<
         ))),
         Err(_) => Err(RunError::Worker(format!("worker {index} ended at once"))),
     }
+}
+
+fn start_housekeeper(recorder: Arc<Recorder>, plane: Arc<Plane>) -> Result<JoinHandle<()>, RunError> {
+    named("pal-house".into(), move || {
+        let _abort = AbortOnPanic;
+        recorder.kept_by(std::thread::current());
+        housekeeper::keep(&recorder, &plane, plane.workers());
+    })
 }
 
 fn pin(cpu: usize) -> io::Result<()> {

@@ -11,12 +11,22 @@ use std::thread::JoinHandle;
 use mgmt_types::agent::{HostStatus, Slice};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::answers::Answers;
 use crate::board::Board;
 use crate::config::Source;
 use crate::control::Message;
 use crate::local_api;
 use crate::manager;
 use crate::run::RunError;
+
+/// Whom the conversation is between.
+pub(crate) struct Talk {
+    pub(crate) host: String,
+    pub(crate) board: Arc<Board>,
+    pub(crate) answers: Arc<Answers>,
+    pub(crate) reports: watch::Receiver<HostStatus>,
+    pub(crate) control: Sender<Message>,
+}
 
 /// The conversation's thread.
 #[derive(Debug)]
@@ -27,14 +37,8 @@ pub(crate) struct Sync {
 }
 
 impl Sync {
-    pub(crate) fn start(
-        host: String,
-        socket: &Path,
-        source: Source,
-        board: Arc<Board>,
-        reports: watch::Receiver<HostStatus>,
-        control: Sender<Message>,
-    ) -> Result<Self, RunError> {
+    pub(crate) fn start(talk: Talk, socket: &Path, source: Source) -> Result<Self, RunError> {
+        let Talk { host, board, answers, reports, control } = talk;
         let at_socket = |source| RunError::Path { path: socket.to_path_buf(), source };
         let listener = local_api::listen(socket).map_err(at_socket)?;
         let resources = |source| RunError::Resources { what: "the runtime for HTTP", source };
@@ -48,13 +52,13 @@ impl Sync {
                 Err(error) => return log::error!("the local API does not answer: {error}"),
             };
             let api = async {
-                let served = axum::serve(listener, local_api::router(board)).await;
+                let served = axum::serve(listener, local_api::router(board, answers.clone())).await;
                 served.unwrap_or_else(|error| log::error!("the local API ended: {error}"));
             };
             let talk = async {
                 match source {
                     Source::Manager(endpoint) => {
-                        manager::follow(host, endpoint, reports, control, &talking).await
+                        manager::follow(host, endpoint, reports, control, &talking, &answers).await
                     }
                     Source::Channel { slices, status } => {
                         with_channel(slices, status, reports, control).await

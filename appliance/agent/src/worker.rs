@@ -16,6 +16,7 @@ use crate::plane::Plane;
 use crate::port::{Attachment, LocalPort};
 use crate::readiness::{EVENTS_MAX, Readiness, WAKE};
 use crate::tap::ReadEnd;
+use crate::teller::Teller;
 use crate::world::World;
 
 /// How long an idle guest ring is polled before its guest is asked to kick. A kick and the wake-up behind it cost
@@ -78,7 +79,12 @@ pub(crate) struct SetupError {
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, poll: Poll, plane: Arc<Plane>) -> Result<Self, SetupError> {
+    pub(crate) fn new(
+        index: usize,
+        poll: Poll,
+        plane: Arc<Plane>,
+        teller: Teller,
+    ) -> Result<Self, SetupError> {
         let failed = |source| SetupError { worker: index, source };
         let mut events = EventManager::new_with_capacity(EVENTS_MAX).map_err(failed)?;
         let readiness = events.add_subscriber(Readiness::new());
@@ -99,7 +105,7 @@ impl Worker {
             last_look: 0,
             store: Store::new(),
             arena: Arena::new(),
-            deliverer: Deliverer::new(index),
+            deliverer: Deliverer::new(index, teller),
         })
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pipeline::{FlowTable, PortIndex, Snapshot};
 
 use crate::port::LocalPort;
+use crate::rule_book::RuleBook;
 
 /// One configuration in force.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(crate) struct World {
     pub(crate) snapshot: Arc<Snapshot>,
     /// The connections that workers track; the same in every world of an agent.
     pub(crate) flows: Arc<FlowTable>,
+    /// What the rules count.
+    pub(crate) rules: Arc<RuleBook>,
     /// By port index; `None` for ports of other hosts.
     ports: Box<[Option<Arc<LocalPort>>]>,
 }
@@ -23,10 +26,11 @@ impl World {
     pub(crate) fn new(
         snapshot: Arc<Snapshot>,
         flows: Arc<FlowTable>,
+        rules: Arc<RuleBook>,
         ids: &[u32],
         local: &BTreeMap<u32, Arc<LocalPort>>,
     ) -> Self {
-        Self { snapshot, flows, ports: ids.iter().map(|id| local.get(id).cloned()).collect() }
+        Self { snapshot, flows, rules, ports: ids.iter().map(|id| local.get(id).cloned()).collect() }
     }
 
     /// A local port.

@@ -1,0 +1,144 @@
+//! Which of many events alike are told one by one.
+//!
+//! A flood has one cause and many packets. Of one cause at one port a few in each short while are let through, with the
+//! number of those that were held back before; a flood therefore costs whoever looks at events next to nothing.
+
+use pipeline::{DropReason, Instant, PortIndex, RuleId};
+
+/// Sets of places, of which a cause has one.
+const SETS: usize = 256;
+/// Causes that a set tells apart at a time. When one more comes than have a place it is held back with them, so that the
+/// limit holds whatever happens.
+const WAYS: usize = 2;
+/// How long a while is.
+const WHILE: u64 = 10_000_000;
+/// How many of one cause are let through in a while.
+const MOST: u32 = 4;
+
+/// See the module. One per worker.
+#[derive(Debug)]
+pub(crate) struct Sampler(Box<[[Place; WAYS]; SETS]>);
+
+/// What makes events alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Flows admitted by these rules.
+    Started([Option<RuleId>; 2]),
+    /// Frames of a port that ended for this reason, by this rule.
+    Dropped(PortIndex, DropReason, Option<RuleId>),
+    /// Frames of a port that a rule in audit would have treated otherwise.
+    Audited(PortIndex, Option<RuleId>),
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    cause: Option<Cause>,
+    begun: Instant,
+    let_through: u32,
+    held_back: u32,
+}
+
+impl Sampler {
+    pub(crate) fn new() -> Self {
+        Self(Box::new([[Place::default(); WAYS]; SETS]))
+    }
+
+    /// Whether to tell of this one, and how many it stands for.
+    pub(crate) fn admit(&mut self, cause: Cause, now: Instant) -> Option<u32> {
+        let set = &mut self.0[cause.set()];
+        let is_over = |place: &Place| now.nanos_since(place.begun) >= WHILE;
+        let known = set.iter().position(|place| place.cause == Some(cause));
+        let free = || set.iter().position(|place| place.cause.is_none() || is_over(place));
+        let way = known.or_else(free).unwrap_or(0);
+        let place = &mut set[way];
+        if is_over(place) || place.cause.is_none() {
+            let held_back = if known.is_some() { place.held_back } else { 0 };
+            *place = Place { cause: Some(cause), begun: now, let_through: 0, held_back };
+        }
+        if place.let_through == MOST {
+            place.held_back = place.held_back.saturating_add(1);
+            return None;
+        }
+        place.let_through += 1;
+        Some(std::mem::take(&mut place.held_back).saturating_add(1))
+    }
+}
+
+impl Cause {
+    fn set(&self) -> usize {
+        let number = |rule: Option<RuleId>| rule.map_or(0, |rule| u64::from(rule.0) + 1);
+        let (kind, one, two) = match *self {
+            Self::Started([out, into]) => (1, number(out), number(into)),
+            Self::Dropped(port, reason, rule) => (2 + reason.index() as u64, u64::from(port.0), number(rule)),
+            Self::Audited(port, rule) => (0, u64::from(port.0), number(rule)),
+        };
+        // Fibonacci hashing: ports and rules are small numbers in a row.
+        let mixed = (one ^ two << 20 ^ kind << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 56) as usize % SETS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOOD: Cause = Cause::Dropped(PortIndex(3), DropReason::DefaultDeny, None);
+
+    #[test]
+    fn of_a_flood_a_few_are_told_and_none_is_forgotten() {
+        let mut sampler = Sampler::new();
+        let (mut told, mut stands_for) = (0u64, 0u64);
+        // A million in a second.
+        for n in 0..1_000_000u64 {
+            if let Some(times) = sampler.admit(FLOOD, Instant::from_nanos(n * 1000)) {
+                told += 1;
+                stands_for += u64::from(times);
+            }
+        }
+        assert_eq!(told, 400);
+        assert!((990_000..=1_000_000).contains(&stands_for), "{stands_for}");
+    }
+
+    #[test]
+    fn a_flood_holds_nothing_else_back() {
+        let mut sampler = Sampler::new();
+        let others = [
+            Cause::Dropped(PortIndex(4), DropReason::DefaultDeny, None),
+            Cause::Dropped(PortIndex(3), DropReason::SpoofedMac, None),
+            Cause::Dropped(PortIndex(3), DropReason::PolicyDrop, Some(RuleId(1))),
+            Cause::Audited(PortIndex(3), Some(RuleId(1))),
+            Cause::Started([Some(RuleId(1)), None]),
+        ];
+        for n in 0..1000 {
+            sampler.admit(FLOOD, Instant::from_nanos(n));
+        }
+        for cause in others {
+            assert_eq!(sampler.admit(cause, Instant::from_nanos(1000)), Some(1), "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn causes_that_differ_a_little_have_sets_of_their_own() {
+        let mut sets = std::collections::BTreeSet::new();
+        for port in 0..8 {
+            for rule in 0..8 {
+                let rule = Some(RuleId(rule));
+                sets.insert(Cause::Dropped(PortIndex(port), DropReason::PolicyDrop, rule).set());
+            }
+        }
+        assert!(sets.len() > 48, "{} sets for 64 causes", sets.len());
+    }
+
+    #[test]
+    fn floods_of_many_causes_are_held_back_too() {
+        let mut sampler = Sampler::new();
+        let mut told = 0;
+        for n in 0..1_000_000u32 {
+            let cause = Cause::Dropped(PortIndex(n % 5000), DropReason::DefaultDeny, None);
+            told += u32::from(sampler.admit(cause, Instant::from_nanos(u64::from(n) * 10)).is_some());
+        }
+        // One while and what each set lets through in it.
+        let most = (SETS * WAYS) as u32 * MOST;
+        assert!(told <= 2 * most, "{told}");
+    }
+}
