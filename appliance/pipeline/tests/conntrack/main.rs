@@ -1,6 +1,7 @@
 //! Connection tracking and virtual reassembly: against real stacks, slow models, and every combination.
 
 mod captures;
+mod documentation;
 mod endpoints;
 mod fragments;
 mod model;
