@@ -56,8 +56,9 @@ enum Kind {
     Query(Query),
     /// Another ICMP message that is no error: the key's ports are type and code.
     Icmp,
-    /// An ICMP error: the key is that of the packet it quotes, the side that packet's sender, for whom the error is.
-    Error,
+    /// An ICMP error: the key is that of the packet it quotes, the side that packet's sender, for whom the error is; with
+    /// the quoted sequence number, of TCP.
+    Error(Option<u32>),
 }
 
 /// Gives a packet a lane in the flow stage; its verdict comes with [`track`]. A frame for many is judged by itself.
@@ -114,7 +115,7 @@ impl Lane {
             }
             _ => unusual(context, frame, self)?,
         };
-        if self.kind != Kind::Error {
+        if !matches!(self.kind, Kind::Error(_)) {
             (self.key, self.side) = Key::of(frame.head, context.sender.network(), ip.v6, ip.protocol, ports);
         }
         self.place = context.flows.place(&self.key);
@@ -171,10 +172,10 @@ fn icmp_ports(context: &Context<'_>, frame: &Frame<'_>, lane: &mut Lane) -> Resu
         lane.kind = Kind::Icmp;
         return Ok(twice(header::word(frame.head, at)));
     }
-    lane.kind = Kind::Error;
     let end = (ip.end as usize).min(usize::from(*frame.head_len));
     let quoted = frame.head.get(at + icmp::HEADER_LEN..end).unwrap_or_default();
     let quote = Quote::parse(ip.v6, quoted).map_err(|_| DropReason::IcmpUnrelated)?;
+    lane.kind = Kind::Error(quote.sequence);
     // The error goes to the one whose packet it quotes, or it is about nobody's packet.
     let (_, destination) = header::addresses(frame.head, ip.v6);
     if quote.source != destination {
@@ -224,7 +225,7 @@ pub(crate) fn track(
 /// not over.
 #[inline(always)]
 fn established(context: &Context<'_>, frame: &Frame<'_>, lane: &Lane) -> Option<PortIndex> {
-    if lane.kind == Kind::Error {
+    if matches!(lane.kind, Kind::Error(_)) {
         return None;
     }
     let entry = context.flows.entry(lane.entry?)?;
@@ -297,7 +298,7 @@ fn closer(
         return Err(DropReason::OverMtu);
     }
     let (to, destination) = resolve(context.snapshot, context.sender, frame, lane.ip.v6)?;
-    if lane.kind == Kind::Error {
+    if matches!(lane.kind, Kind::Error(_)) {
         return related(context, lane, to);
     }
     for _ in 0..ATTEMPTS {
@@ -381,10 +382,16 @@ fn advance(
 /// An ICMP error passes when the packet that it quotes belongs to a flow, and comes from who that packet was for.
 fn related(context: &Context<'_>, lane: &Lane, to: PortIndex) -> Result<Verdict, DropReason> {
     let unrelated = DropReason::IcmpUnrelated;
-    let entry = lane.entry.and_then(|number| context.flows.entry(number)).ok_or(unrelated)?;
-    let seen = entry.read(&lane.key).ok_or(unrelated)?;
-    if context.flows.is_silent(entry, seen.flags, context.millis) {
-        return Err(unrelated);
+    let (entry, seen) = lane.known(context).ok_or(unrelated)?;
+    // RFC 5927, section 4.1: who guesses a connection's ports should not be able to end it.
+    if let Kind::Error(Some(sequence)) = lane.kind {
+        let locked = entry.lock(seen.version).ok_or(unrelated)?;
+        let State::Tcp(tcp) = State::from_words(lane.key.protocol(), locked.state()) else {
+            return Err(unrelated);
+        };
+        if !tcp.has_sent(sender_of(lane, seen.flags), sequence) {
+            return Err(unrelated);
+        }
     }
     let (asked, _) = lane.key.unpack(lane.side).destination;
     let owner = context.snapshot.neighbour(context.sender.network(), asked);
@@ -458,7 +465,7 @@ pub(crate) fn first_state(
     match lane.kind {
         Kind::Tcp => Tcp::open(&segment(frame, &lane.ip)?, &context.flows.tcp()).map(State::Tcp),
         // A reply to a question that nobody asked, an error about a packet that nobody sent.
-        Kind::Query(Query::Reply) | Kind::Error => Err(DropReason::IcmpUnrelated),
+        Kind::Query(Query::Reply) | Kind::Error(_) => Err(DropReason::IcmpUnrelated),
         Kind::Query(Query::Request) | Kind::Datagram | Kind::Icmp => Ok(State::datagram(lane.ip.protocol)),
     }
 }
@@ -517,7 +524,7 @@ pub(crate) fn ask<'a>(
             let [kind, code] = key.destination.1.to_be_bytes();
             Service::icmp(key.protocol, kind, code)
         }
-        Kind::Tcp | Kind::Datagram | Kind::Error => match key.protocol {
+        Kind::Tcp | Kind::Datagram | Kind::Error(_) => match key.protocol {
             ipv4::TCP | ipv4::UDP | ipv4::SCTP => Service::port(key.protocol, key.destination.1),
             protocol => Service::without_port(protocol),
         },
