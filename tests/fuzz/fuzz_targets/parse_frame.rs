@@ -4,19 +4,63 @@
 //! pieces of its choice.
 #![no_main]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
+use pipeline::conntrack::{tcp, timeouts::Timeouts};
+use pipeline::policy::{
+    Action, FirewallPolicyConfig, Peer, PolicyConfig, RuleConfig, RulesConfig, ServiceMatch, Tier,
+};
 use pipeline::{
-    Frame, HEAD, HashKey, Instant, NetworkConfig, PortConfig, PortIndex, PortState, RateLimit, Snapshot,
-    Verdict, from_port,
+    FlowTable, FlowTableConfig, Frame, HEAD, HashKey, Instant, NetworkConfig, Policy, PortConfig, PortIndex,
+    PortState, RateLimit, Snapshot, Verdict, Workspace, from_port,
 };
 use wire::gso::{Segmenter, finish_checksum};
 use wire::vnet::VnetHeader;
 
+/// Rejects UDP to ports from 1000 on and admits all else.
+fn policy() -> Policy {
+    let rule = |id, action, services| RuleConfig {
+        id,
+        name: "rule".into(),
+        direction: None,
+        action,
+        from: vec![],
+        to: vec![],
+        services,
+        log: true,
+        keep_established: false,
+    };
+    let high = ServiceMatch { protocol: Some(17), ports: Some((1000, u16::MAX)), icmp: None };
+    let policy = FirewallPolicyConfig {
+        name: "policy".into(),
+        revision: 1,
+        tier: Tier::Application,
+        priority: 1,
+        audit: false,
+        applies_to: vec![Peer::Any],
+        rules: vec![rule(1, Action::Reject, vec![high]), rule(2, Action::Allow, vec![])],
+    };
+    let rules = Arc::new(RulesConfig { groups: vec![], policies: vec![policy] });
+    Policy::compile(&PolicyConfig { rules, ..PolicyConfig::default() }, None).expect("a policy")
+}
+
+/// New for every input, so that each can be repeated.
+fn flows() -> FlowTable {
+    let (timeouts, tcp) = (Timeouts::default(), tcp::Settings::default());
+    FlowTable::new(FlowTableConfig {
+        capacity: 4096,
+        per_port: 64,
+        slots: 4,
+        key: HashKey([3, 4]),
+        timeouts,
+        tcp,
+    })
+}
+
 static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
-    let mut builder = Snapshot::builder(1, HashKey([1, 2]));
+    let mut builder = Snapshot::builder(1, HashKey([1, 2]), Arc::new(policy()));
     let address = |text: &str| text.parse().expect("an address");
     let network = builder
         .network(NetworkConfig {
@@ -31,7 +75,9 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
         let addresses = vec![address(&format!("10.0.1.1{last}")), address(&format!("fd00:1::1{last}"))];
         let mac = [2, 0, 0, 0, 0, last];
         let rate_limit = (last == 3).then_some(limit);
-        builder.port(PortConfig { network, mac, addresses, local: true, rate_limit }).expect("a port");
+        let (identity, firewall, slot) = (0, last != 3, u32::from(last));
+        let port = PortConfig { network, mac, addresses, local: true, rate_limit, identity, firewall, slot };
+        builder.port(port).expect("a port");
     }
     builder.build().expect("a snapshot")
 });
@@ -103,13 +149,15 @@ fuzz_target!(|data: &[u8]| {
     let before = head;
     let mut verdicts = [Verdict::Flood];
     let frame = Frame { head: &mut head, head_len: &mut head_len, len: &mut len, net: &mut net };
-    let mut state = PortState::default();
-    from_port(&SNAPSHOT, PortIndex(0), &mut state, Instant::from_nanos(1), &mut [frame], &mut verdicts);
+    let (flows, state, mut work) = (flows(), PortState::default(), Workspace::new());
+    let now = Instant::from_nanos(1);
+    from_port(&SNAPSHOT, &flows, PortIndex(0), &state, now, &mut [frame], &mut verdicts, &mut work);
     assert!(usize::from(head_len) <= HEAD && u32::from(head_len) <= len, "{head_len} of {len}");
     let own = SNAPSHOT.port(PortIndex(0)).mac();
     match verdicts[0] {
         Verdict::Drop(_) => return,
-        Verdict::Reply => assert_ne!(head[6..12], own),
+        Verdict::Reply | Verdict::Refuse(_) => assert_ne!(head[6..12], own),
+        Verdict::Hold(_) => assert_eq!(head, before),
         Verdict::Deliver(port) => {
             assert_ne!(port, PortIndex(0));
             assert_eq!(head, before);
@@ -136,7 +184,7 @@ fuzz_target!(|data: &[u8]| {
         net = [0; 12];
         let frame = Frame { head: &mut head, head_len: &mut head_len, len: &mut len, net: &mut net };
         let mut again = [Verdict::Flood];
-        from_port(&SNAPSHOT, PortIndex(0), &mut state, Instant::from_nanos(1), &mut [frame], &mut again);
+        from_port(&SNAPSHOT, &flows, PortIndex(0), &state, now, &mut [frame], &mut again, &mut work);
         assert_eq!(again, verdicts);
     }
 });
