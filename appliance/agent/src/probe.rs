@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use mgmt_types::agent::SlicePort;
 use mgmt_types::question::{Probe, TraceRequest};
 use pipeline::{NetworkIndex, PortIndex, link_local};
+use wire::arp::{self, Arp};
 use wire::checksum::Sum;
-use wire::{ethernet, ipv4, vnet};
+use wire::icmp::v6::NEIGHBOUR_SOLICITATION;
+use wire::{ethernet, ipv4, ipv6, nd, vnet};
 
 use crate::directory::{Directory, full_name};
 
@@ -59,10 +61,17 @@ impl ProbeFrame {
             .port(port)
             .ok_or_else(|| ProbeFailure::UnknownSource { name: request.source.clone() })?;
         let (source, destination) = addresses(request, sender, &target)?;
-        let known = directory.snapshot.neighbour(network, destination).map(|neighbour| neighbour.mac);
-        // What is on no subnet goes to the gateway, as a workload with a default route would have it.
-        let mac = known.unwrap_or_else(|| directory.snapshot.network(network).gateway_mac());
-        let bytes = frame(sender.mac.octets(), mac, (source, destination), request);
+        let own = sender.mac.octets();
+        let bytes = match directory.snapshot.neighbour(network, destination) {
+            Some(neighbour) => frame(own, neighbour.mac, (source, destination), request),
+            // Before anything else, a workload asks who has an address that is near.
+            None if is_near(directory, sender, destination) => question(own, source, destination),
+            // What is far goes to the gateway, as a workload with a default route would have it.
+            None => {
+                let gateway = directory.snapshot.network(network).gateway_mac();
+                frame(own, gateway, (source, destination), request)
+            }
+        };
         Ok(Self { port, network, source, destination, bytes, net: [0; vnet::LEN] })
     }
 }
@@ -88,11 +97,8 @@ fn ends<'a>(
         *senders.first().ok_or_else(|| ProbeFailure::UnknownSource { name: request.source.clone() })?;
     let network_of = |port: PortIndex| directory.snapshot.port(port).network();
     if let Ok(address) = request.destination.parse::<IpAddr>() {
-        let near = |port: &SlicePort| {
-            let network = slice.networks.iter().find(|network| network.name == port.network);
-            network.is_some_and(|network| network.subnets.iter().any(|subnet| subnet.contains(&address)))
-        };
-        let (port, _) = senders.iter().find(|(_, port)| near(port)).copied().unwrap_or(first);
+        let near = senders.iter().find(|(_, port)| is_near(directory, port, address));
+        let (port, _) = near.copied().unwrap_or(first);
         return Ok((port, network_of(port), Target::Address(address)));
     }
     let targets = of(&request.destination);
@@ -105,6 +111,35 @@ fn ends<'a>(
         source_name: request.source.clone(),
     })?;
     Ok((port, network_of(port), Target::Port(target)))
+}
+
+/// Whether an address is on a subnet of the port's network.
+fn is_near(directory: &Directory, port: &SlicePort, address: IpAddr) -> bool {
+    let network = directory.slice.networks.iter().find(|network| network.name == port.network);
+    network.is_some_and(|network| network.subnets.iter().any(|subnet| subnet.contains(&address)))
+}
+
+/// Who has the destination? By ARP (RFC 826) or a neighbour solicitation (RFC 4861, section 4.3).
+fn question(own: [u8; 6], source: IpAddr, destination: IpAddr) -> Vec<u8> {
+    match (source, destination) {
+        (IpAddr::V4(sender), IpAddr::V4(target)) => {
+            let (operation, target_mac) = (arp::REQUEST, [0; 6]);
+            let arp = Arp { operation, sender_mac: own, sender, target_mac, target };
+            [&ethernet::BROADCAST[..], &own, &ethernet::ARP.to_be_bytes(), &arp.to_bytes()].concat()
+        }
+        (source, IpAddr::V6(target)) => {
+            let group = nd::solicited_node(target);
+            let [.., a, b, c] = group.octets();
+            let mut message = vec![NEIGHBOUR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+            message.extend(target.octets());
+            message.extend([nd::SOURCE_LINK_LAYER, 1]);
+            message.extend(own);
+            let ends = (source, IpAddr::V6(group));
+            packet(own, [0x33, 0x33, 0xff, a, b, c], ends, ipv6::ICMPV6, nd::HOP_LIMIT, message, Some(2))
+        }
+        // Both are of one version.
+        (IpAddr::V6(_), IpAddr::V4(_)) => Vec::new(),
+    }
 }
 
 /// Addresses of one version: IPv4 where both have it and the packet may be IPv4.
@@ -156,42 +191,54 @@ fn addresses(
 fn frame(
     from: [u8; 6],
     to: [u8; 6],
-    (source, destination): (IpAddr, IpAddr),
-    request: &TraceRequest,
+    ends: (IpAddr, IpAddr),
+    TraceRequest { service, source_port, .. }: &TraceRequest,
 ) -> Vec<u8> {
-    let source_port = request.source_port.unwrap_or(SOURCE_PORT);
-    let v6 = destination.is_ipv6();
-    let protocol = request.service.protocol(v6);
-    let mut transport = transport(request.service, v6, source_port);
-    if let Some(place) = checksum_place(request.service) {
+    let v6 = ends.1.is_ipv6();
+    let transport = transport(*service, v6, source_port.unwrap_or(SOURCE_PORT));
+    packet(from, to, ends, service.protocol(v6), TTL, transport, checksum_place(*service))
+}
+
+/// Ethernet and IP around a packet whose checksum, at this place, is still zero.
+fn packet(
+    from: [u8; 6],
+    to: [u8; 6],
+    (source, destination): (IpAddr, IpAddr),
+    protocol: u8,
+    ttl: u8,
+    mut transport: Vec<u8>,
+    checksum: Option<usize>,
+) -> Vec<u8> {
+    if let Some(place) = checksum {
+        let len = transport.len() as u32;
         let sum = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) if protocol != ipv4::ICMP => {
-                Sum::pseudo_v4(source, destination, protocol, transport.len() as u32)
+                Sum::pseudo_v4(source, destination, protocol, len)
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                Sum::pseudo_v6(source, destination, protocol, transport.len() as u32)
+                Sum::pseudo_v6(source, destination, protocol, len)
             }
             _ => Sum::default(),
         };
         let sum = sum.bytes(&transport).checksum();
         transport[place..place + 2].copy_from_slice(&sum.to_be_bytes());
     }
-    let mut frame = Vec::new();
-    let ethertype = if v6 { ethernet::IPV6 } else { ethernet::IPV4 };
-    frame.extend([&to[..], &from, &ethertype.to_be_bytes()].concat());
+    let mut frame = [to, from].concat();
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let [hi, lo] = ((ipv4::HEADER_LEN + transport.len()) as u16).to_be_bytes();
-            let mut header = [0x45, 0, hi, lo, 0, 0, 0x40, 0, TTL, protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let mut header = [0x45, 0, hi, lo, 0, 0, 0x40, 0, ttl, protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             header[ipv4::field::SOURCE].copy_from_slice(&source.octets());
             header[ipv4::field::DESTINATION].copy_from_slice(&destination.octets());
             let sum = Sum::default().bytes(&header).checksum();
             header[ipv4::field::CHECKSUM].copy_from_slice(&sum.to_be_bytes());
+            frame.extend(ethernet::IPV4.to_be_bytes());
             frame.extend(header);
         }
         (source, destination) => {
             let [hi, lo] = (transport.len() as u16).to_be_bytes();
-            frame.extend([0x60, 0, 0, 0, hi, lo, protocol, TTL]);
+            frame.extend(ethernet::IPV6.to_be_bytes());
+            frame.extend([0x60, 0, 0, 0, hi, lo, protocol, ttl]);
             for address in [source, destination] {
                 if let IpAddr::V6(address) = address {
                     frame.extend(address.octets());
@@ -325,6 +372,21 @@ mod tests {
             let probe = probe(two(), "web-1", destination, service).expect("a probe");
             assert_eq!(hex(&probe.bytes), format!("{ethernet}{bytes}"), "{service} to {destination}");
         }
+    }
+
+    /// scapy's bytes again, such as `Ether(..)/ARP(op=1,hwsrc=..,psrc="10.0.1.11",pdst="10.0.1.99")`.
+    #[test]
+    fn for_an_address_that_is_near_and_nobodys_the_question_is_sent() {
+        let asked = probe(two(), "web-1", "10.0.1.99", "tcp/1").expect("a probe");
+        let arp = "ffffffffffff020000000001080600010800060400010200000000010a00010b0000000000000a000163";
+        assert_eq!(hex(&asked.bytes), arp);
+        let asked = probe(two(), "web-1", "fd00:1::99", "tcp/1").expect("a probe");
+        let solicitation = "3333ff00009902000000000186dd6000000000203afffd000001000000000000000000000011\
+                            ff0200000000000000000001ff00009987007c5700000000fd0000010000000000000000\
+                            000000990101020000000001";
+        assert_eq!(hex(&asked.bytes), solicitation);
+        let far = probe(two(), "web-1", "192.0.2.1", "tcp/1").expect("a probe");
+        assert_eq!(far.bytes[..6], [2, 0, 0, 0, 1, 1], "not to the gateway");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::commands;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  refused by the manager, or failed
+  1  refused by the manager, or failed; trace: the packet would not arrive
   2  the command line is wrong
   3  the manager cannot be reached
   4  --wait: accepted, but a host has not realised it
@@ -42,6 +42,9 @@ pub(crate) enum Command {
     Describe(commands::describe::Args),
     Delete(commands::delete::Args),
     Watch(commands::watch::Args),
+    Trace(commands::trace::Args),
+    Why(commands::why::Args),
+    Flows(commands::flows::Args),
     #[command(subcommand)]
     Port(commands::port::Command),
     #[command(subcommand)]

@@ -36,6 +36,11 @@ impl Failure {
         Self { code: Some(Code::NotRealised), text: text.into() }
     }
 
+    /// The packet that was asked about would not arrive: that is the answer, not an error.
+    pub(crate) fn not_delivered() -> Self {
+        Self { code: Some(Code::Failed), text: String::new() }
+    }
+
     /// Whoever read our output has seen enough: no failure worth a word.
     pub(crate) fn reader_left() -> Self {
         Self { code: None, text: String::new() }

@@ -7,13 +7,16 @@ pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod firewall;
+pub(crate) mod flows;
 pub(crate) mod get;
 pub(crate) mod manager;
 pub(crate) mod port;
 pub(crate) mod token;
+pub(crate) mod trace;
 pub(crate) mod up;
 pub(crate) mod version;
 pub(crate) mod watch;
+pub(crate) mod why;
 
 use std::future::Future;
 
@@ -33,6 +36,9 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Describe(args) => once(describe::run(args)),
         Command::Delete(args) => once(delete::run(args)),
         Command::Watch(args) => once(watch::run(args)),
+        Command::Trace(args) => once(trace::run(args)),
+        Command::Why(args) => once(why::run(args)),
+        Command::Flows(args) => once(flows::run(args)),
         Command::Port(command) => once(port::run(command)),
         Command::Token(command) => once(token::run(command)),
         Command::Audit(args) => once(audit::run(args)),

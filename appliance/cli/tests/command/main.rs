@@ -2,5 +2,6 @@
 
 mod alone;
 mod client;
+mod questions;
 mod running;
 mod up;
