@@ -80,6 +80,8 @@ fn tier_of(name: &str) -> &'static str {
 fn main() -> ExitCode {
     run(vec![
         check("what_the_rules_allow_passes_and_all_else_is_refused_as_its_rule_says", 120, matrix),
+        check("trace_why_and_flows_say_what_decided", 60, explained),
+        check("a_dry_run_names_the_connections_that_would_end", 60, dry_run),
         check("iperf3_and_ping_pass_where_they_may", 60, iperf_and_ping),
         check("default_deny_holds_for_who_is_in_no_group", 60, default_deny),
         check("a_label_moves_a_workload_at_once_and_what_stays_allowed_loses_nothing", 90, label_change),
@@ -145,6 +147,53 @@ fn matrix(shop: &mut Shop) -> Result<()> {
     ensure!(wrong.is_empty(), "{wrong:#?}");
     let drops = lab.palisade.wait_drops("a", "policy-reject", 0, 4)?;
     ensure!(drops >= 4, "{drops} refusals of a");
+    Ok(())
+}
+
+fn explained(shop: &mut Shop) -> Result<()> {
+    let palisade = &shop.0.palisade;
+    for (question, code, rule) in [
+        (["a", "b", "tcp/8080"], 0, "shop/to-app"),
+        (["b", "c", "tcp/5432"], 0, "shop/to-db"),
+        (["a", "c", "tcp/5432"], 1, "shop/rest"),
+        (["d", "c", "tcp/23"], 1, "shop/no-telnet"),
+        (["c", "d", "udp/9"], 1, "baseline/in"),
+    ] {
+        let output = palisade.try_cli(&[&["trace"], &question[..]].concat(), "")?;
+        ensure!(output.code == code, "trace {question:?} ended with {}: {}", output.code, output.text);
+        ensure!(output.text.contains(rule), "trace {question:?} does not name {rule}: {}", output.text);
+    }
+    let lab = &shop.0;
+    ensure!(connect(lab.end("d"), v4_of("c"), 23)? == Fate::Silent, "telnet passed");
+    eventually("the drop is explained", Duration::from_secs(5), || {
+        let why = palisade.cli(&["why", "d", "--drops"])?;
+        Ok(why.contains("shop/no-telnet") && why.contains("policy-drop"))
+    })?;
+    hold_open(lab, "a", "b", 8083)?;
+    eventually("the connection is listed", Duration::from_secs(5), || {
+        let flows = palisade.cli(&["flows", "--workload", "a"])?;
+        let line = flows.lines().find(|line| line.contains(":8083"));
+        Ok(line.is_some_and(|line| line.contains("established") && line.contains("shop/to-app")))
+    })
+}
+
+/// A connection that stays open for some seconds.
+fn hold_open(lab: &Lab, from: &str, to: &str, port: u16) -> Result<()> {
+    lab.end(to).run(&format!("sleep 30 | nc -l -p {port} > /dev/null 2>&1 &"))?;
+    std::thread::sleep(Duration::from_millis(500));
+    lab.end(from).run(&format!("sleep 30 | nc {} {port} > /dev/null 2>&1 &", v4_of(to))).map(drop)
+}
+
+fn dry_run(shop: &mut Shop) -> Result<()> {
+    let lab = &shop.0;
+    hold_open(lab, "a", "b", 8084)?;
+    eventually("the connection is listed", Duration::from_secs(5), || {
+        Ok(lab.palisade.cli(&["flows", "--workload", "a"])?.contains(":8084"))
+    })?;
+    let narrower = SHOP.replace("tcp/8080-8090", "tcp/8080-8083");
+    let said = lab.palisade.cli_with(&["apply", "-f", "-", "--dry-run"], &narrower)?;
+    ensure!(said.contains(":8084"), "the connection that would end is not named: {said}");
+    ensure!(lab.palisade.cli(&["flows", "--workload", "a"])?.contains(":8084"), "a dry run ended it");
     Ok(())
 }
 

@@ -18,8 +18,8 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use crate::frame::NET_HEADER;
 use crate::handover::Handover;
 use crate::memory::Mapping;
-use crate::ring::split::{Layout, Split};
 use crate::ring::RingFault;
+use crate::ring::split::{Layout, Split};
 use crate::sync::MutexGuard;
 
 pub use queue::{RxFeatures, RxQueue, RxRing, TxQueue, TxRing};

@@ -170,9 +170,22 @@ fn firewall(stage: &mut Stage, lab: &Lab) -> Result<()> {
     })?;
     stage.check("a connects to b at 5432", || connects(lab, "a", true));
     stage.check("c does not: it is refused", || connects(lab, "c", false));
+    stage.title("Why? palisade trace c b tcp/5432");
+    let trace = lab.palisade.try_cli(&["trace", "c", "b", "tcp/5432"], "")?;
+    stage.quote(&trace.text);
+    stage.check("the trace names the rule that refuses, shop/rest", || {
+        ensure!(trace.code == 1 && trace.text.contains("shop/rest"), "it ended with {}", trace.code);
+        Ok(String::new())
+    });
+    stage.title("What c met lately: palisade why c --drops");
+    stage.quote(&lab.palisade.cli(&["why", "c", "--drops"])?);
     let c = container("c", &lab.container("c").netns);
     stage.step("c is labelled tier=web while it runs", || lab.palisade.apply(&labelled(&c, "tier: web")))?;
     stage.check("now c connects, too", || connects(lab, "c", true));
+    stage.title("The database's connections: palisade flows --workload b");
+    let flows = lab.palisade.cli(&["flows", "--workload", "b"])?;
+    let shown = flows.lines().filter(|line| line.starts_with("HOST") || line.contains(":5432"));
+    stage.quote(&shown.collect::<Vec<_>>().join("\n"));
     Ok(())
 }
 
