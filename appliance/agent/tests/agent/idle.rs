@@ -45,3 +45,31 @@ fn measure() {
     let used = bed.worker_cpu_time() - before;
     assert!(used <= Duration::from_millis(20), "workers used {used:?} in two seconds");
 }
+
+#[test]
+fn the_housekeeper_sleeps_once_silent_connections_have_ended() {
+    alone(|| {
+        let mut bed = Bed::without_namespaces("naps");
+        bed.start();
+        let mut slice = bed.guests(1, &[1, 2]);
+        slice.settings.timeouts.udp_unreplied = Some(1);
+        bed.put(slice);
+        let mut guest = Guest::boot(&bed.socket(1), 1, feature::PLAIN);
+        eventually("the link is up", || bed.link(1) == Link::Up);
+        for round in 0..20 {
+            guest.send(0, [0; NET], &udp(1, 2, 1000 + round, b"a connection"));
+        }
+        eventually("they are tracked", || bed.port(1).flows == 20);
+        eventually("they have ended", || bed.port(1).flows == 0);
+        // Its last look is over.
+        std::thread::sleep(Duration::from_millis(1500));
+        let naps = bed.housekeeper_naps();
+        assert!(naps > 0);
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(bed.housekeeper_naps(), naps, "it is up with nothing to do");
+
+        guest.send(0, [0; NET], &udp(1, 2, 1000, b"another"));
+        eventually("it is tracked", || bed.port(1).flows == 1);
+        eventually("it has ended", || bed.port(1).flows == 0);
+    });
+}

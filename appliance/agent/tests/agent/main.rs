@@ -5,4 +5,5 @@ mod alone;
 mod bed;
 mod guests;
 mod idle;
+mod questions;
 mod tap;

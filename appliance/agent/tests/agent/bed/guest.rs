@@ -148,9 +148,14 @@ impl Guest {
     /// The same without a kick.
     pub(crate) fn queue(&mut self, pair: usize, net: [u8; NET], frame: &[u8]) {
         let index = pair * 2 + 1;
-        eventually("the transmit ring has room", || {
-            self.rings[index].next.wrapping_sub(self.used_index(index)) < SIZE / 64
-        });
+        let has_room = || self.rings[index].next.wrapping_sub(self.used_index(index)) < SIZE / 64;
+        // A worker that is awake makes room at once: a nap would be much longer.
+        let mut looks = 0;
+        while !has_room() && looks < 1000 {
+            std::thread::yield_now();
+            looks += 1;
+        }
+        eventually("the transmit ring has room", has_room);
         // A frame takes as many buffers of the ring, in a chain, as it needs; at most 64 in flight would overlap.
         let bytes = [&net[..], frame].concat();
         let ring = &self.rings[index];

@@ -30,6 +30,8 @@ pub(crate) struct Bed {
     pub(crate) queues: u16,
     /// How workers of the next agent wait.
     pub(crate) poll: Poll,
+    /// Connections that one port may have begun.
+    pub(crate) max_flows_per_port: u32,
 }
 
 /// Waits for something to become true, for at most ten seconds.
@@ -76,6 +78,7 @@ impl Bed {
             workers: 1,
             queues: 1,
             poll: Poll::Adaptive,
+            max_flows_per_port: Config::MAX_FLOWS / Config::PORTS_SHARE,
         }
     }
 
@@ -119,7 +122,7 @@ impl Bed {
             cpus: Vec::new(),
             poll: self.poll,
             max_flows: Config::MAX_FLOWS,
-            max_flows_per_port: Config::MAX_FLOWS / Config::PORTS_SHARE,
+            max_flows_per_port: self.max_flows_per_port,
             source: Source::Channel { slices: slice_inbox, status: status_outbox },
         };
         self.agent = Some((agent::run(config).expect("the agent starts"), slices, status));
@@ -281,13 +284,51 @@ impl Bed {
 
     /// Asks the local API.
     pub(crate) fn get(&self, path: &str) -> String {
-        let mut stream = UnixStream::connect(self.dir.path().join("run/agent.sock")).expect("connects");
-        write!(stream, "GET {path} HTTP/1.0\r\nhost: agent\r\n\r\n").expect("asks");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answers");
+        self.open(path).read_to_string(&mut answer).expect("answers");
         let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
         assert!(head.starts_with("HTTP/1.0 200"), "{head}");
         body.to_string()
+    }
+
+    /// Asks the local API, and leaves the answer to be read.
+    pub(crate) fn open(&self, path: &str) -> UnixStream {
+        let mut stream = self.local_api();
+        write!(stream, "GET {path} HTTP/1.0\r\nhost: agent\r\n\r\n").expect("asks");
+        stream
+    }
+
+    /// Sends JSON to the local API: the status line and the body of its answer.
+    pub(crate) fn post(&self, path: &str, body: &str) -> (String, String) {
+        let mut stream = self.local_api();
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.0\r\nhost: agent\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        write!(stream, "{head}{body}").expect("asks");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        (head.lines().next().unwrap_or_default().to_string(), body.to_string())
+    }
+
+    fn local_api(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.dir.path().join("run/agent.sock")).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a bound");
+        stream
+    }
+
+    /// How often the housekeeper of this process went to sleep so far (proc(5)).
+    pub(crate) fn housekeeper_naps(&self) -> u64 {
+        let mut naps = 0;
+        for task in std::fs::read_dir("/proc/self/task").expect("procfs").flatten() {
+            let Ok(status) = std::fs::read_to_string(task.path().join("status")) else { continue };
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            if status.starts_with("Name:\tpal-house") {
+                naps += line.and_then(|count| count.trim().parse::<u64>().ok()).expect("a number");
+            }
+        }
+        naps
     }
 
     /// CPU time that the worker threads of this process used so far (proc(5): utime and stime, in ticks of 10 ms).
