@@ -100,16 +100,21 @@ impl Deliverer {
     /// Keeps a fragment that waits for the first of its packet.
     #[cold]
     fn keep(&mut self, source: &LocalPort, slot: u8, burst: &Burst<'_>, i: usize) {
-        let Some(len) = burst.copy_to(i, &mut self.linear) else { return };
-        source.memory.held.keep(slot, &self.linear[..len]);
+        // The pipeline holds nothing above the MTU, which has room here.
+        let len = burst.copy_to(i, &mut self.linear).unwrap_or(0);
+        if let Err(reason) = source.memory.held.keep(slot, &self.linear[..len]) {
+            source.memory.state.free(slot);
+            source.counters[self.worker].dropped(reason, 1);
+        }
     }
 
     /// Sends fragments on that waited, or drops them. They ask for no offload: the pipeline lets no fragment.
     #[cold]
     fn release(&mut self, world: &World, source: &LocalPort) {
         for released in self.work.released.drain(..) {
-            take_out(world, source, self.worker, &released);
-            source.memory.state.free(released.slot);
+            if take_out(world, source, self.worker, &released) {
+                source.memory.state.free(released.slot);
+            }
         }
     }
 
@@ -450,30 +455,31 @@ fn bits(mut mask: Mask) -> impl Iterator<Item = usize> {
 }
 
 /// Takes a fragment out of its slot, and sends it on or drops it.
-fn take_out(world: &World, source: &LocalPort, worker: usize, released: &Released) {
+fn take_out(world: &World, source: &LocalPort, worker: usize, released: &Released) -> bool {
     let Released { slot, verdict } = *released;
-    let (counters, held) = (&source.counters[worker], &source.memory.held);
-    match verdict {
-        Verdict::Drop(reason) => {
-            let _ = held.take(slot, |_| counters.dropped(reason, 1));
+    let (to, missed) = match verdict {
+        Verdict::Deliver(to) => (world.local(to), DropReason::FragmentTimeout),
+        Verdict::Drop(reason) => (None, reason),
+        Verdict::Flood | Verdict::Reply | Verdict::Refuse(_) | Verdict::Hold(_) => return true,
+    };
+    let sent = source
+        .memory
+        .held
+        .take(slot, missed, |frame| to.map(|port| put_one(port, worker, frame).map(|()| frame.len() as u64)));
+    let Some(sent) = sent else { return false };
+    let counters = &source.counters[worker];
+    match (sent, to) {
+        (Some(Ok(bytes)), Some(port)) => {
+            counters.accepted(1, bytes);
+            port.counters[worker].delivered(1, bytes);
         }
-        Verdict::Deliver(to) => {
-            let Some(port) = world.local(to) else {
-                let _ = held.take(slot, |_| counters.dropped(DropReason::DestinationDown, 1));
-                return;
-            };
-            let there = &port.counters[worker];
-            match held.take(slot, |frame| put_one(port, worker, frame).map(|()| frame.len() as u64)) {
-                Some(Ok(bytes)) => {
-                    counters.accepted(1, bytes);
-                    there.delivered(1, bytes);
-                }
-                Some(Err(reason)) => there.dropped(reason, 1),
-                None => {}
-            }
-        }
-        Verdict::Flood | Verdict::Reply | Verdict::Refuse(_) | Verdict::Hold(_) => {}
+        (Some(Err(reason)), Some(port)) => port.counters[worker].dropped(reason, 1),
+        _ => match verdict {
+            Verdict::Drop(reason) => counters.dropped(reason, 1),
+            _ => counters.dropped(DropReason::DestinationDown, 1),
+        },
     }
+    true
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::fragments::{FragmentInfo, FragmentKey, FragmentVerdict, Fragments};
 use crate::from_port::Context;
 use crate::header::{self, L3};
 use crate::parse::{Fragment, Ip};
-use crate::{DropReason, Frame, Verdict, Workspace};
+use crate::{DropReason, Frame, Port, PortIndex, Verdict, Workspace};
 
 /// What is remembered of a packet whose first fragment was refused: the reason's number above this. Below, it was admitted
 /// to the port whose slot is this less one.
@@ -43,6 +43,11 @@ pub(crate) fn admit(
     work: &mut Workspace,
 ) -> Result<Option<Verdict>, DropReason> {
     let info = info(frame, ip);
+    // Nothing waits that could not go on.
+    let to = match ip.fragment {
+        Fragment::Later(_) => Some(destination(context, frame, ip)?),
+        Fragment::First | Fragment::Whole => None,
+    };
     let mut fragments = lock(context);
     let late = fragments.expire(context.now);
     late.for_each(|slot| work.release(slot, Verdict::Drop(DropReason::FragmentTimeout)));
@@ -52,7 +57,7 @@ pub(crate) fn admit(
             work.firsts.push(First { frame: place, key: info.key });
             Ok(None)
         }
-        FragmentVerdict::Follow(fate) => follow(context, frame, ip, fate).map(Some),
+        FragmentVerdict::Follow(fate) => follow(to, fate).map(Some),
         FragmentVerdict::Hold(slot) => {
             work.waiting.push(Waiting { frame: place, slot });
             Ok(Some(Verdict::Hold(slot)))
@@ -115,16 +120,26 @@ pub(crate) fn settle(
 }
 
 /// As its first: to the same port, or nowhere. The port is found again, as another snapshot may have come.
-fn follow(context: &Context<'_>, frame: &Frame<'_>, ip: &Ip, fate: u32) -> Result<Verdict, DropReason> {
+fn follow(to: Option<(PortIndex, &Port)>, fate: u32) -> Result<Verdict, DropReason> {
     if fate & REFUSED != 0 {
         let reason = DropReason::ALL.get((fate & !REFUSED) as usize).copied();
         return Err(reason.unwrap_or(DropReason::FragmentLimit));
     }
-    let (to, port) = resolve(context.snapshot, context.sender, frame, ip.v6)?;
+    match to {
+        Some((to, port)) if port.slot() + 1 == fate => Ok(Verdict::Deliver(to)),
+        _ => Err(DropReason::DestinationMismatch),
+    }
+}
+
+fn destination<'a>(
+    context: &Context<'a>,
+    frame: &Frame<'_>,
+    ip: &Ip,
+) -> Result<(PortIndex, &'a Port), DropReason> {
     if *frame.len > context.sender.largest_frame() {
         return Err(DropReason::OverMtu);
     }
-    if port.slot() + 1 == fate { Ok(Verdict::Deliver(to)) } else { Err(DropReason::DestinationMismatch) }
+    resolve(context.snapshot, context.sender, frame, ip.v6)
 }
 
 /// Where a fragment lies in its packet. The parser proved the headers; an IPv6 fragment header is the last before the

@@ -32,7 +32,7 @@ pub enum Verdict {
     /// It was turned into the refusal that its sender gets: it ends here for this reason.
     Refuse(DropReason),
     /// A fragment that waits for the first of its packet: the caller keeps a copy of it in its port's slot of this number
-    /// until [`crate::Workspace::released`] says what becomes of it.
+    /// until [`crate::Workspace::released`] says what becomes of it, perhaps after the same burst.
     Hold(u8),
     /// It ends here.
     Drop(DropReason),
