@@ -208,7 +208,7 @@ impl SnapshotBuilder {
             let unknown = BuildError::UnknownIdentity { identity: config.identity, address };
             policy.endpoint(config.identity, address).ok_or(unknown)
         };
-        let port = Port::new(&config, entry, identity(None)?);
+        let port = Port::new(&config, entry, identity(config.addresses.first().copied())?);
         self.claim_mac(network, config.mac, Some(Destination { port: index, local: config.local }))?;
         let neighbour = |address| {
             let endpoint = identity(Some(address))?;

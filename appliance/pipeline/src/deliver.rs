@@ -29,7 +29,11 @@ pub(crate) fn deliver(
 
 /// The port that has the destination MAC.
 #[inline(always)]
-fn port_of(snapshot: &Snapshot, sender: &Port, frame: &Frame<'_>) -> Result<PortIndex, DropReason> {
+pub(crate) fn port_of(
+    snapshot: &Snapshot,
+    sender: &Port,
+    frame: &Frame<'_>,
+) -> Result<PortIndex, DropReason> {
     let mac = header::destination_mac(frame.head);
     let destination = snapshot.destination(sender.network(), mac).ok_or(DropReason::UnknownDestination)?;
     if mac == sender.mac_number() {
@@ -73,13 +77,18 @@ pub(crate) fn flood(
     }
     let for_many = match packet {
         Packet::Arp => true,
-        Packet::Ip(ip) if ip.v6 => header::ipv6_destination(frame.head) >> 120 == 0xff,
-        Packet::Ip(_) => {
-            let destination = header::ipv4_destination(frame.head);
-            destination >> 28 == ipv4::MULTICAST_PREFIX
-                || destination == BROADCAST_V4
-                || snapshot.network(sender.network()).is_broadcast(destination)
-        }
+        Packet::Ip(ip) => is_for_many(snapshot, sender, frame, ip.v6),
     };
     if for_many { Ok(Verdict::Flood) } else { Err(DropReason::UnicastInMulticast) }
+}
+
+/// Whether an IP packet's destination is a group or a broadcast address.
+pub(crate) fn is_for_many(snapshot: &Snapshot, sender: &Port, frame: &Frame<'_>, v6: bool) -> bool {
+    if v6 {
+        return header::ipv6_destination(frame.head) >> 120 == 0xff;
+    }
+    let destination = header::ipv4_destination(frame.head);
+    destination >> 28 == ipv4::MULTICAST_PREFIX
+        || destination == BROADCAST_V4
+        || snapshot.network(sender.network()).is_broadcast(destination)
 }

@@ -1,5 +1,7 @@
 //! The firewall stage: the sender's rules out and the receiver's rules in both have to admit a flow.
 
+use core::net::IpAddr;
+
 use crate::parse::{Fragment, Ip, Message, Packet, parse};
 use crate::policy::{Action, Decision, Direction, Endpoint, RuleIndex, Service};
 use crate::{DropReason, Frame, Policy, Port, PortIndex, RuleId, Snapshot, header};
@@ -9,10 +11,16 @@ use wire::{ipv4, ipv6};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End<'a> {
     /// The port behind it.
-    pub(crate) port: &'a Port,
-    /// Who its address belongs to.
-    pub(crate) endpoint: Endpoint,
+    port: &'a Port,
+    /// Who its address belongs to: what the other end's rules ask.
+    remote: Endpoint,
+    /// Who the port is: what its own rules ask. Another than `remote` where it gets what is for an address that nobody on
+    /// the network has, to send it on: its rules are not escaped by naming such an address.
+    local: Endpoint,
 }
+
+/// Source and destination, as the rules of one of them see both.
+pub(crate) type Ends = [Endpoint; 2];
 
 /// A flow that wants to be, from who began it.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +37,7 @@ pub(crate) struct Refusal {
     pub(crate) action: Action,
     pub(crate) rule: Option<RuleIndex>,
     /// Source and destination.
-    pub(crate) ends: [Endpoint; 2],
+    pub(crate) ends: Ends,
 }
 
 /// The rules that once admitted a flow, by direction, and whether they keep what they admitted.
@@ -63,10 +71,21 @@ pub(crate) fn place(direction: Direction) -> usize {
     }
 }
 
+impl<'a> End<'a> {
+    /// The end that has this address and is reached through this port.
+    pub(crate) fn of(snapshot: &Snapshot, port: &'a Port, address: IpAddr) -> Self {
+        match snapshot.neighbour(port.network(), address) {
+            Some(neighbour) => Self { port, remote: neighbour.endpoint, local: neighbour.endpoint },
+            None => Self { port, remote: snapshot.policy().external(address), local: port.endpoint() },
+        }
+    }
+}
+
 impl Asked<'_> {
-    /// Who source and destination are taken for.
-    pub(crate) fn ends(&self) -> [Endpoint; 2] {
-        [self.source.endpoint, self.destination.endpoint]
+    /// Who source and destination are taken for, by direction.
+    pub(crate) fn ends(&self) -> [Ends; 2] {
+        let (source, destination) = (&self.source, &self.destination);
+        [[source.local, destination.remote], [source.remote, destination.local]]
     }
 }
 
@@ -95,14 +114,14 @@ pub(crate) fn judge(policy: &Policy, asked: &Asked<'_>, kept: &Kept) -> Judgemen
 
 impl Judgement {
     fn ask(&mut self, policy: &Policy, direction: Direction, asked: &Asked<'_>, kept: &Kept) {
-        let ends = asked.ends();
+        let place = place(direction);
+        let ends = asked.ends()[place];
         let [source, destination] = ends;
         let (local, remote) = match direction {
             Direction::Out => (source, destination),
             Direction::In => (destination, source),
         };
         let decision = policy.judge(direction, local, remote, asked.service);
-        let place = place(direction);
         self.decisions[place] = Some(decision);
         self.audited[place] =
             decision.would.map(|(rule, action)| Refusal { direction, action, rule: Some(rule), ends });

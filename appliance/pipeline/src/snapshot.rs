@@ -260,7 +260,8 @@ impl Port {
         self.slot
     }
 
-    /// Who the firewall takes it for where it speaks for no address of its own: the groups of its workload.
+    /// Who the firewall takes it for where it is not about one of its addresses, but about what it gets for others: its
+    /// workload at its first address.
     #[inline]
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint

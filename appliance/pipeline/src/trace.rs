@@ -1,16 +1,18 @@
 //! The pipeline, explained: one frame through the same stages, each of which says what it found.
 
-use crate::deliver::{deliver, resolve};
-use crate::firewall::{self, Judgement, Kept};
+use crate::conntrack::Change;
+use crate::deliver::{deliver, port_of, resolve};
+use crate::firewall::{self, Ends, Judgement, Refusal};
 use crate::from_port::Context;
 use crate::guard::guard;
-use crate::offload::offload;
-use crate::parse::{Packet, parse};
+use crate::offload::{Cut, offload};
+use crate::parse::{Message, Packet, parse};
 use crate::policy::{Action, Direction, Endpoint, RuleIndex};
 use crate::respond::respond;
-use crate::track::{Lane, ask, first_state};
+use crate::track::{self, Lane};
 use crate::{
-    DropReason, FlowKey, FlowRecord, FlowTable, Frame, Instant, PortIndex, PortState, Snapshot, Stage, header,
+    DropReason, FlowKey, FlowRecord, FlowTable, Frame, Instant, Port, PortIndex, PortState, Snapshot, Stage,
+    Verdict, header,
 };
 
 /// What became of a frame, stage by stage.
@@ -92,7 +94,7 @@ impl Trace {
 }
 
 /// Sends a frame through the pipeline as [`crate::from_port`] does, changing neither flows nor limits. The frame may be
-/// changed into its answer.
+/// changed into its answer. It is taken to be alone: rate limits, limits of flows and other fragments are not looked at.
 ///
 /// # Panics
 /// When `port` is not from this snapshot.
@@ -119,7 +121,6 @@ fn follow(
     trace: &mut Trace,
 ) -> Result<(), (Stage, DropReason)> {
     let Context { snapshot, sender, .. } = *context;
-    let at = |reason: DropReason| (reason.stage(), reason);
     let packet = parse(frame).map_err(at)?;
     trace.add(Stage::Parse, Finding::Passed);
     guard(sender, frame, &packet).map_err(at)?;
@@ -133,82 +134,114 @@ fn follow(
     trace.add(Stage::Respond, Finding::Passed);
     let ip = match packet {
         Packet::Ip(ip) if !header::to_group(frame.head) => ip,
-        _ => {
-            let verdict = deliver(snapshot, sender, frame, &packet, &cut).map_err(at)?;
-            let refusal = firewall::flooded(snapshot, Direction::Out, sender, None, frame, &packet);
-            if let Some(refusal) = refusal {
-                trace.add(
-                    Stage::Firewall,
-                    Finding::Asked(Answer {
-                        port: context.port,
-                        direction: Direction::Out,
-                        endpoints: refusal.ends,
-                        rule: refusal.rule,
-                        action: refusal.action,
-                        would: None,
-                    }),
-                );
-                return Err((Stage::Firewall, refusal.reason()));
-            }
-            trace.add(
-                Stage::Deliver,
-                match verdict {
-                    crate::Verdict::Deliver(to) => Finding::Delivered(to),
-                    _ => Finding::Flooded,
-                },
-            );
-            return Ok(());
-        }
+        _ => return follow_for_many(context, frame, &packet, &cut, trace),
     };
-    let (to, destination) = resolve(snapshot, sender, frame, ip.v6).map_err(at)?;
+    let judged = sender.is_judged() || {
+        let verdict = deliver(snapshot, sender, frame, &packet, &cut).map_err(at)?;
+        matches!(verdict, Verdict::Deliver(to) if snapshot.port(to).is_judged())
+    };
+    if !judged {
+        let to = port_of(snapshot, sender, frame).map_err(at)?;
+        trace.add(Stage::Deliver, Finding::Delivered(to));
+        return Ok(());
+    }
+    let mut lane = Lane::default();
+    lane.fill(context, frame, ip, cut).map_err(at)?;
+    trace.key = Some(lane.flow_key());
     if cut.largest > sender.largest_frame() {
         return Err(at(DropReason::OverMtu));
     }
-    if sender.is_judged() || destination.is_judged() {
-        let mut lane = Lane::default();
-        lane.fill(context, frame, ip, cut).map_err(at)?;
-        trace.key = Some(lane.flow_key());
-        let known = lane.known(context);
-        let record = known.map(|(entry, _)| context.flows.record(entry, &lane.key, context.now));
-        match known.zip(record) {
-            Some(((_, seen), record)) if seen.epoch == snapshot.epoch() => {
-                trace.add(Stage::Flow, Finding::Known(record));
-            }
-            other => {
-                match other {
-                    Some((_, record)) => trace.add(Stage::Flow, Finding::Stale(record)),
-                    None => {
-                        first_state(context, frame, &lane).map_err(at)?;
-                        trace.add(Stage::Flow, Finding::New);
-                    }
-                }
-                let asked = ask(context, frame, &lane, destination, lane.side);
-                let judgement = firewall::judge(snapshot.policy(), &asked, &Kept::default());
-                explain(context, trace, &asked.ends(), (context.port, to), &judgement);
-                if let Some(refusal) = judgement.refused {
-                    return Err((Stage::Firewall, refusal.reason()));
-                }
-            }
-        }
+    let there = resolve(snapshot, sender, frame, ip.v6).map_err(at)?;
+    if ip.message != Message::NeighbourAdvertisement {
+        follow_flow(context, frame, &lane, there, trace)?;
     }
-    trace.add(Stage::Deliver, Finding::Delivered(to));
+    trace.add(Stage::Deliver, Finding::Delivered(there.0));
     Ok(())
 }
 
+fn at(reason: DropReason) -> (Stage, DropReason) {
+    (reason.stage(), reason)
+}
+
+/// The sender's say about a frame for many; the receivers' is theirs.
+fn follow_for_many(
+    context: &Context<'_>,
+    frame: &Frame<'_>,
+    packet: &Packet,
+    cut: &Cut,
+    trace: &mut Trace,
+) -> Result<(), (Stage, DropReason)> {
+    let Context { snapshot, sender, port, .. } = *context;
+    let verdict = deliver(snapshot, sender, frame, packet, cut).map_err(at)?;
+    if let Some(refusal) = firewall::flooded(snapshot, Direction::Out, sender, None, frame, packet) {
+        let Refusal { direction, action, rule, ends } = refusal;
+        let answer = Answer { port, direction, endpoints: ends, rule, action, would: None };
+        trace.add(Stage::Firewall, Finding::Asked(answer));
+        return Err((Stage::Firewall, refusal.reason()));
+    }
+    let finding = match verdict {
+        Verdict::Deliver(to) => Finding::Delivered(to),
+        _ => Finding::Flooded,
+    };
+    trace.add(Stage::Deliver, finding);
+    Ok(())
+}
+
+/// Flow and firewall, in the order in which [`crate::from_port`] asks them.
+fn follow_flow(
+    context: &Context<'_>,
+    frame: &Frame<'_>,
+    lane: &Lane,
+    (to, destination): (PortIndex, &Port),
+    trace: &mut Trace,
+) -> Result<(), (Stage, DropReason)> {
+    if lane.is_error() {
+        track::related(context, lane, destination).map_err(at)?;
+        trace.add(Stage::Flow, Finding::Passed);
+        return Ok(());
+    }
+    if let Some((entry, seen)) = lane.known(context) {
+        let record = context.flows.record(entry, &lane.key, context.now);
+        let revoked = seen.flags.is_revoked();
+        let fresh = seen.epoch == context.snapshot.epoch() && lane.destination(&seen) == to && !revoked;
+        if fresh {
+            trace.add(Stage::Flow, Finding::Known(record));
+        } else {
+            trace.add(Stage::Flow, Finding::Stale(record));
+        }
+        if !(revoked && track::begins_anew(frame, lane)) {
+            if !fresh {
+                let (judgement, ends) = track::judge_known(context, frame, lane, entry, &seen, destination);
+                explain(context, trace, &ends, (context.port, to), &judgement)?;
+            }
+            if track::track_copy(frame, lane, entry, &seen).map_err(at)? != Change::Reopens {
+                return Ok(());
+            }
+        }
+    }
+    let proposal = track::propose(context, frame, lane, destination).map_err(at)?;
+    trace.add(Stage::Flow, Finding::New);
+    explain(context, trace, &proposal.ends, (context.port, to), &proposal.judgement)
+}
+
 /// One step for each port that was asked, and for each that was not.
+///
+/// # Errors
+/// One of them refuses.
 fn explain(
     context: &Context<'_>,
     trace: &mut Trace,
-    endpoints: &[Endpoint; 2],
+    ends: &[Ends; 2],
     (from, to): (PortIndex, PortIndex),
     judgement: &Judgement,
-) {
+) -> Result<(), (Stage, DropReason)> {
     for (direction, port) in [(Direction::Out, from), (Direction::In, to)] {
-        let finding = match judgement.decisions[firewall::place(direction)] {
+        let place = firewall::place(direction);
+        let finding = match judgement.decisions[place] {
             Some(decision) => Finding::Asked(Answer {
                 port,
                 direction,
-                endpoints: *endpoints,
+                endpoints: ends[place],
                 rule: decision.rule,
                 action: decision.action,
                 would: decision.would,
@@ -219,4 +252,5 @@ fn explain(
         };
         trace.add(Stage::Firewall, finding);
     }
+    judgement.refused.map_or(Ok(()), |refusal| Err((Stage::Firewall, refusal.reason())))
 }

@@ -13,8 +13,10 @@
 //! ```
 //!
 //! A reader finds an entry by an index that may be stale, so it compares the key and then looks whether the version is
-//! the one it began with (a sequence lock). Counters are plain loads and stores: two workers that carry the two queues
-//! of one flow at once may lose a count, never more. What TCP needs whole is changed with the version's lock bit held.
+//! the one it began with (a sequence lock). The key's first word is zero in a free entry, and the last that is written of
+//! a new one. Counters are plain loads and stores: two workers that carry the two queues of one flow at once may lose a
+//! count, or count for the entry's next flow a packet of the last. What TCP needs whole is changed with the version's lock
+//! bit held.
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -48,6 +50,7 @@ impl Flags {
     const HALF_OPEN: u32 = 1 << 1;
     const KEEP: [u32; 2] = [1 << 2, 1 << 3];
     const LOG: u32 = 1 << 4;
+    const REVOKED: u32 = 1 << 5;
     const CLASS_SHIFT: u32 = 8;
 
     /// Of a new flow.
@@ -61,10 +64,19 @@ impl Flags {
         Side::high_if(self.0 & Self::INITIATOR_HIGH != 0)
     }
 
-    /// Whether only one side was heard yet.
+    /// Whether it ended because the policy forbids it, and is remembered so that nothing of it is taken for another.
     #[inline]
-    pub(crate) fn is_half_open(self) -> bool {
-        self.0 & Self::HALF_OPEN != 0
+    pub(crate) fn is_revoked(self) -> bool {
+        self.0 & Self::REVOKED != 0
+    }
+
+    /// Whether it is among the first to go when there is no room.
+    pub(crate) fn gives_way(self) -> bool {
+        self.0 & (Self::HALF_OPEN | Self::REVOKED) != 0
+    }
+
+    pub(crate) fn with_revoked(self, revoked: bool) -> Self {
+        Self(self.0 & !Self::REVOKED | if revoked { Self::REVOKED } else { 0 })
     }
 
     /// By direction, egress first: admitted by a rule that says `keepEstablished`.
@@ -146,7 +158,9 @@ impl<'a> Entry<'a> {
     #[inline(always)]
     pub(crate) fn read(self, key: &Key) -> Option<Seen> {
         let before = self.0[VERSION].load(Ordering::Acquire);
-        let mut differs = (self.load(0) ^ key.0[0]) | (self.load(1) ^ key.0[1]);
+        // Who sees the first word of a key sees all that was written before it.
+        let first = self.0[0].load(Ordering::Acquire);
+        let mut differs = (first ^ key.0[0]) | (self.load(1) ^ key.0[1]);
         if key.is_v6() {
             differs |= (self.load(2) ^ key.0[2]) | (self.load(3) ^ key.0[3]) | (self.load(4) ^ key.0[4]);
         }
@@ -162,7 +176,8 @@ impl<'a> Entry<'a> {
         }
         Some(Seen {
             version: (after >> 32) as u32 & !1,
-            epoch: after as u32,
+            // Not what it became meanwhile: the ports may be those of before.
+            epoch: before as u32,
             ports: [ports as u32, (ports >> 32) as u32],
             flags: Flags(state as u32),
             state: (state >> 32) as u32,
@@ -194,9 +209,9 @@ impl<'a> Entry<'a> {
     /// Fills a free entry. The shard's lock is held; readers with a stale index see the version change.
     pub(crate) fn fill(self, new: &New) {
         let version = (self.load(VERSION) >> 32 << 32).wrapping_add(REUSE) | LOCKED;
-        self.store(VERSION, version);
+        self.0[VERSION].store(version, Ordering::Release);
         fence(Ordering::Release);
-        for (place, word) in new.key.0.iter().enumerate() {
+        for (place, word) in new.key.0.iter().enumerate().skip(1) {
             self.store(place, *word);
         }
         self.store(PORTS, u64::from(new.ports[1]) << 32 | u64::from(new.ports[0]));
@@ -209,6 +224,7 @@ impl<'a> Entry<'a> {
         for (place, word) in new.state.0.iter().enumerate() {
             self.store(WINDOWS + place, *word);
         }
+        self.0[0].store(new.key.0[0], Ordering::Release);
         self.0[VERSION].store(version & !LOCKED | u64::from(new.epoch), Ordering::Release);
     }
 
@@ -245,6 +261,11 @@ impl<'a> Entry<'a> {
             }
             core::hint::spin_loop();
         }
+    }
+
+    /// Notes that the flow was heard of.
+    pub(crate) fn heard(self, now: u32) {
+        self.store(TIME, self.load(TIME) >> 32 << 32 | u64::from(now));
     }
 
     /// Counts a packet of `side` (which may be several on the wire).
@@ -342,6 +363,6 @@ impl Locked<'_> {
         entry.store(PORTS, u64::from(ports[1]) << 32 | u64::from(ports[0]));
         entry.set_rules(rules);
         self.set_flags(flags);
-        entry.store(VERSION, entry.load(VERSION) >> 32 << 32 | u64::from(epoch));
+        entry.0[VERSION].store(entry.load(VERSION) >> 32 << 32 | u64::from(epoch), Ordering::Release);
     }
 }

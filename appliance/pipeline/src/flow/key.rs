@@ -9,6 +9,8 @@ use crate::{NetworkIndex, header};
 const VALID: u64 = 1 << 63;
 /// Bit of the first word that says IPv6.
 const V6: u64 = 1 << 62;
+/// Bit of the first word that tells flows apart whose ends have the same numbers.
+const APART: u64 = 1 << 56;
 const NETWORK_SHIFT: u32 = 40;
 const PROTOCOL_SHIFT: u32 = 32;
 
@@ -134,6 +136,12 @@ impl Key {
             }
             _ => None,
         }
+    }
+
+    /// The key of a flow of another kind between the same ends.
+    pub(crate) fn apart(mut self) -> Self {
+        self.0[0] |= APART;
+        self
     }
 
     #[inline(always)]

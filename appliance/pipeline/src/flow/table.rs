@@ -1,9 +1,12 @@
 //! Every tracked flow of a host, shared by its workers.
 //!
 //! Finding a flow takes no lock. Making, ending and moving one takes the lock of its shard, one of 64. A shard keeps
-//! its flows in lists: those of which only one side was heard so far, oldest first, and the others on a timer wheel by
-//! when they will have been silent for too long. Nothing is moved when a packet passes: a flow that turns out to have been
-//! heard of since is put where it belongs then.
+//! its flows in lists: those that give way to others (of which only one side was heard so far, or that were revoked) by
+//! their class, oldest first, and the others on a timer wheel by when they will have been silent for too long. Nothing is
+//! moved when a packet passes: a flow that turns out to have been heard of since is put where it belongs then.
+//!
+//! A TCP connection that the policy forbids while it lasts has ended, but its entry stays, revoked: else its next segment
+//! would be picked up as one of an unknown connection, perhaps begun by its other end, and judged as that.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,17 +27,28 @@ const CHUNK: u32 = 64;
 const WHEEL: u32 = 512;
 /// A slot of the wheel is 1.024 s.
 const TICK_SHIFT: u32 = 10;
-/// The list of flows of which one side was heard. The others are the wheel's slots.
-const HALF_OPEN: u32 = WHEEL;
+/// A tick's bits: what is left of 32 bits of milliseconds.
+const TICKS: u32 = u32::MAX >> TICK_SHIFT;
+/// The first of the lists, one for each class, of flows that give way. Before them come the wheel's slots.
+const GIVING_WAY: u32 = WHEEL;
 /// The list of unused entries.
-const FREE: u32 = WHEEL + 1;
-const LISTS: usize = WHEEL as usize + 2;
+const FREE: u32 = WHEEL + Class::ALL.len() as u32;
+const LISTS: usize = FREE as usize + 1;
 
 /// How long a handshake may take before its place can be given to another of the same port: 1 s, the first
 /// retransmission time of TCP (RFC 6298, section 2).
-const HALF_OPEN_GRACE: u32 = 1000;
-/// How many of a shard's oldest half-open flows are looked at for one of the same port.
+const HALF_OPEN_GRACE: i32 = 1000;
+/// How many of a shard's oldest half-open flows of each class are looked at for one of the same port.
 const LOOKED_AT: usize = 8;
+
+/// In how many shards besides a new flow's own one of the same port is looked for.
+const OTHER_SHARDS: u32 = 4;
+
+/// How many milliseconds `earlier` lies before `now`; negative when it does not, as clocks of two workers differ.
+#[inline(always)]
+fn since(now: u32, earlier: u32) -> i32 {
+    now.wrapping_sub(earlier) as i32
+}
 
 /// How large a [`FlowTable`] is and how long it remembers.
 #[derive(Clone, Copy, Debug)]
@@ -73,13 +87,15 @@ pub struct FlowTable {
     pick_up: AtomicBool,
     /// Which shard is looked at next for silent flows.
     cursor: AtomicU32,
+    /// Which shards are looked at next for a flow that gives way to another of its port.
+    searched: AtomicU32,
 }
 
 #[derive(Debug)]
 struct Shard {
     lists: Box<[List]>,
-    /// The tick up to which the wheel was turned.
-    turned: u32,
+    /// The tick up to which the wheel was turned, once it was.
+    turned: Option<u32>,
     flows: u32,
 }
 
@@ -110,7 +126,8 @@ impl FlowTable {
     pub fn new(config: FlowTableConfig) -> Self {
         let capacity = config.capacity.clamp(CHUNK * SHARDS as u32, MOST_ENTRIES as u32);
         let entries = capacity as usize;
-        let shard = || Shard { lists: vec![List::default(); LISTS].into_boxed_slice(), turned: 0, flows: 0 };
+        let shard =
+            || Shard { lists: vec![List::default(); LISTS].into_boxed_slice(), turned: None, flows: 0 };
         let this = Self {
             index: Index::new(entries),
             entries: Slab::new(entries),
@@ -124,6 +141,7 @@ impl FlowTable {
             timeouts: [const { AtomicU32::new(0) }; Class::ALL.len()],
             pick_up: AtomicBool::new(false),
             cursor: AtomicU32::new(0),
+            searched: AtomicU32::new(0),
         };
         this.configure(&config.timeouts, &config.tcp);
         this
@@ -168,8 +186,11 @@ impl FlowTable {
         for number in 0..self.taken.load(Ordering::Relaxed).min(self.capacity) {
             let Some(entry) = self.entry(number).filter(|entry| !entry.is_free()) else { continue };
             let key = entry.key();
-            if entry.read(&key).is_some() {
-                see(&self.record(entry, &key, now));
+            let Some(seen) = entry.read(&key).filter(|seen| !seen.flags.is_revoked()) else { continue };
+            let record = self.record(entry, &key, now);
+            // Not a part of the entry's next flow.
+            if entry.version() == seen.version {
+                see(&record);
             }
         }
     }
@@ -180,7 +201,9 @@ impl FlowTable {
         let shard = self.cursor.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
         let mut guard = self.lock(shard);
         let mut left = budget;
-        self.expire_half_open(&mut guard, now, &mut left, &mut ended);
+        for list in GIVING_WAY..FREE {
+            self.expire_list(&mut guard, list, now, &mut left, &mut ended);
+        }
         self.turn(&mut guard, now, &mut left, &mut ended);
     }
 
@@ -207,7 +230,7 @@ impl FlowTable {
     /// Whether a flow was silent for longer than its class may be.
     #[inline(always)]
     pub(crate) fn is_silent(&self, entry: Entry<'_>, flags: Flags, now: u32) -> bool {
-        now.wrapping_sub(entry.last_seen()) as i32 > self.timeout(flags) as i32
+        since(now, entry.last_seen()) > self.timeout(flags) as i32
     }
 
     /// What may be set about TCP.
@@ -229,6 +252,11 @@ impl FlowTable {
         now: Instant,
         mut ended: impl FnMut(&FlowRecord, Ending),
     ) -> Result<u32, Refused> {
+        let count = self.counts.get(slot as usize).ok_or(Refused::NoRoom)?;
+        // Several workers at once may go beyond the limit by one each.
+        if count.load(Ordering::Relaxed) >= self.per_port && !self.evict_of(place, slot, now, &mut ended) {
+            return Err(Refused::NoRoom);
+        }
         let mut guard = self.lock(self.index.shard(place));
         let shard = &mut *guard;
         if self
@@ -238,15 +266,10 @@ impl FlowTable {
         {
             return Err(Refused::Exists);
         }
-        let count = self.counts.get(slot as usize).ok_or(Refused::NoRoom)?;
-        if count.load(Ordering::Relaxed) >= self.per_port {
-            let own = self.half_open_of(shard, slot, new.now).ok_or(Refused::NoRoom)?;
-            self.end(shard, own, now, Ending::Evicted, &mut ended);
-        }
         let number = match self.unused(shard) {
             Some(number) => number,
             None => {
-                let oldest = shard.lists[HALF_OPEN as usize].first.checked_sub(1).ok_or(Refused::NoRoom)?;
+                let oldest = self.oldest_giving_way(shard, new.now).ok_or(Refused::NoRoom)?;
                 self.end(shard, oldest, now, Ending::Evicted, &mut ended);
                 self.unused(shard).ok_or(Refused::NoRoom)?
             }
@@ -256,7 +279,8 @@ impl FlowTable {
         count.fetch_add(1, Ordering::Relaxed);
         entry.fill(new);
         while !self.index.add(place, number) {
-            let neighbour = self.index.neighbours(place).find(|other| self.list_of(*other) == HALF_OPEN);
+            let gives_way = |other: &u32| (GIVING_WAY..FREE).contains(&self.list_of(*other));
+            let neighbour = self.index.neighbours(place).find(gives_way);
             let Some(neighbour) = neighbour else {
                 count.fetch_sub(1, Ordering::Relaxed);
                 entry.clear();
@@ -276,8 +300,9 @@ impl FlowTable {
     pub(crate) fn reclass(&self, place: Place, number: u32, version: u32, now: u32) {
         let mut shard = self.lock(self.index.shard(place));
         let Some(entry) = self.entry(number).filter(|entry| entry.version() == version) else { return };
-        self.unlink(&mut shard, number);
-        self.push(&mut shard, self.list_for(entry.flags(), 0, now), number);
+        if !entry.is_free() {
+            self.move_to_list(&mut shard, number, now);
+        }
     }
 
     /// Ends a flow, if it is the same use of the entry still.
@@ -296,33 +321,96 @@ impl FlowTable {
         }
     }
 
+    /// Ends a flow that the policy forbids, and remembers it.
+    pub(crate) fn revoke(
+        &self,
+        place: Place,
+        number: u32,
+        version: u32,
+        now: Instant,
+        mut ended: impl FnMut(&FlowRecord, Ending),
+    ) {
+        let mut shard = self.lock(self.index.shard(place));
+        let Some(entry) = self.mark(number, version, true) else { return };
+        entry.heard(now.as_millis());
+        ended(&self.record(entry, &entry.key(), now), Ending::Revoked);
+        self.move_to_list(&mut shard, number, now.as_millis());
+        shard.flows -= 1;
+        self.count_for(number, false);
+    }
+
+    /// Lets a flow that was revoked live again. False when it is not the same use of the entry any more.
+    pub(crate) fn restore(&self, place: Place, number: u32, version: u32, now: u32) -> bool {
+        let mut shard = self.lock(self.index.shard(place));
+        if self.mark(number, version, false).is_none() {
+            return false;
+        }
+        self.move_to_list(&mut shard, number, now);
+        shard.flows += 1;
+        self.count_for(number, true);
+        true
+    }
+
     /// What a flow's entry says.
     pub(crate) fn record(&self, entry: Entry<'_>, key: &Key, now: Instant) -> FlowRecord {
         FlowRecord::of(entry, key, now)
     }
 
-    fn expire_half_open(
+    /// Marks an entry as revoked, or not any more. `None` when it is so already, or another use of the entry.
+    fn mark(&self, number: u32, version: u32, revoked: bool) -> Option<Entry<'_>> {
+        let entry = self.entry(number).filter(|entry| !entry.is_free())?;
+        let locked = entry.lock(version)?;
+        let flags = entry.flags();
+        if flags.is_revoked() == revoked {
+            return None;
+        }
+        locked.set_flags(flags.with_revoked(revoked));
+        Some(entry)
+    }
+
+    fn move_to_list(&self, shard: &mut Shard, number: u32, now: u32) {
+        let Some(entry) = self.entry(number) else { return };
+        self.unlink(shard, number);
+        self.push(shard, self.list_for(entry.flags(), 0, now), number);
+    }
+
+    /// One flow more, or less, of the port that began it.
+    fn count_for(&self, number: u32, more: bool) {
+        match self.counts.get(self.owner(number) as usize) {
+            Some(count) if more => count.fetch_add(1, Ordering::Relaxed),
+            Some(count) => count.fetch_sub(1, Ordering::Relaxed),
+            None => 0,
+        };
+    }
+
+    /// Ends the flows of one class that give way and were silent for too long.
+    fn expire_list(
         &self,
         shard: &mut Shard,
+        list: u32,
         now: Instant,
         left: &mut usize,
         ended: &mut impl FnMut(&FlowRecord, Ending),
     ) {
         let at = now.as_millis();
+        let last = shard.lists[list as usize].last;
         while *left > 0 {
-            let Some(number) = shard.lists[HALF_OPEN as usize].first.checked_sub(1) else { return };
+            let Some(number) = shard.lists[list as usize].first.checked_sub(1) else { return };
             let Some(entry) = self.entry(number) else { return };
             let flags = entry.flags();
             if self.is_silent(entry, flags, at) {
                 self.end(shard, number, now, Ending::TimedOut, ended);
-            } else if at.wrapping_sub(entry.begun()) > self.timeout(flags) {
+            } else if since(at, entry.begun()) > self.timeout(flags) as i32 {
                 // Its one side goes on talking: it queues again, so that those behind it are looked at.
                 self.unlink(shard, number);
-                self.push(shard, HALF_OPEN, number);
+                self.push(shard, self.list_for(flags, 0, at), number);
             } else {
                 return;
             }
             *left -= 1;
+            if number + 1 == last {
+                return;
+            }
         }
     }
 
@@ -336,12 +424,17 @@ impl FlowTable {
     ) {
         let at = now.as_millis();
         let tick = at >> TICK_SHIFT;
-        // After a pause longer than the wheel, each slot once is enough.
-        if tick.wrapping_sub(shard.turned) & (u32::MAX >> TICK_SHIFT) > WHEEL {
-            shard.turned = tick.wrapping_sub(WHEEL);
+        let mut turned = shard.turned.unwrap_or_else(|| tick.wrapping_sub(WHEEL) & TICKS);
+        match tick.wrapping_sub(turned) & TICKS {
+            // Another worker's clock was ahead.
+            ahead if ahead > TICKS / 2 => return,
+            // After a pause longer than the wheel, each slot once is enough.
+            ahead if ahead > WHEEL => turned = tick.wrapping_sub(WHEEL) & TICKS,
+            _ => {}
         }
-        while shard.turned != tick {
-            let slot = shard.turned.wrapping_add(1) % WHEEL;
+        shard.turned = Some(turned);
+        while turned != tick {
+            let slot = turned.wrapping_add(1) % WHEEL;
             // What belongs in this very slot again, a turn later, ends the round too: the first that comes round twice.
             let last = shard.lists[slot as usize].last;
             while *left > 0 {
@@ -352,7 +445,7 @@ impl FlowTable {
                     self.end(shard, number, now, Ending::TimedOut, ended);
                 } else {
                     self.unlink(shard, number);
-                    let silent = at.wrapping_sub(entry.last_seen());
+                    let silent = since(at, entry.last_seen()).max(0) as u32;
                     self.push(shard, self.list_for(entry.flags(), silent, at), number);
                 }
                 if number + 1 == last {
@@ -362,32 +455,66 @@ impl FlowTable {
             if *left == 0 {
                 return;
             }
-            shard.turned = shard.turned.wrapping_add(1) & (u32::MAX >> TICK_SHIFT);
+            turned = turned.wrapping_add(1) & TICKS;
+            shard.turned = Some(turned);
         }
     }
 
     /// The list of a flow of this class that has been silent for so many milliseconds.
     fn list_for(&self, flags: Flags, silent: u32, now: u32) -> u32 {
-        if flags.is_half_open() {
-            return HALF_OPEN;
+        if flags.gives_way() {
+            return (GIVING_WAY + flags.class() as u32).min(FREE - 1);
         }
         // One tick late rather than one early; what lies beyond the wheel comes round again.
         let ahead = (self.timeout(flags).saturating_sub(silent) >> TICK_SHIFT) + 1;
         ((now >> TICK_SHIFT) + ahead.min(WHEEL - 1)) % WHEEL
     }
 
+    /// Ends a half-open flow of the port that had its time. Looked for in the place's shard and in a few others in turn.
+    fn evict_of(
+        &self,
+        place: Place,
+        slot: u32,
+        now: Instant,
+        ended: &mut impl FnMut(&FlowRecord, Ending),
+    ) -> bool {
+        let turn = self.searched.fetch_add(OTHER_SHARDS, Ordering::Relaxed);
+        let others = (0..OTHER_SHARDS).map(|number| turn.wrapping_add(number) as usize % SHARDS);
+        for shard in core::iter::once(self.index.shard(place)).chain(others) {
+            let mut shard = self.lock(shard);
+            if let Some(own) = self.half_open_of(&shard, slot, now.as_millis()) {
+                self.end(&mut shard, own, now, Ending::Evicted, ended);
+                return true;
+            }
+        }
+        false
+    }
+
     /// A half-open flow of the port that had its time.
     fn half_open_of(&self, shard: &Shard, slot: u32, now: u32) -> Option<u32> {
-        let mut next = shard.lists[HALF_OPEN as usize].first;
-        for _ in 0..LOOKED_AT {
-            let number = next.checked_sub(1)?;
-            let entry = self.entry(number)?;
-            if self.owner(number) == slot && now.wrapping_sub(entry.begun()) > HALF_OPEN_GRACE {
-                return Some(number);
+        for list in GIVING_WAY..FREE {
+            let mut next = shard.lists[list as usize].first;
+            for _ in 0..LOOKED_AT {
+                let Some(number) = next.checked_sub(1) else { break };
+                let entry = self.entry(number)?;
+                if since(now, entry.begun()) <= HALF_OPEN_GRACE {
+                    // Those behind it began later.
+                    break;
+                }
+                if self.owner(number) == slot && !entry.flags().is_revoked() {
+                    return Some(number);
+                }
+                next = self.links(number).1;
             }
-            next = self.links(number).1;
         }
         None
+    }
+
+    /// Of those that give way, the one that began first.
+    fn oldest_giving_way(&self, shard: &Shard, now: u32) -> Option<u32> {
+        (GIVING_WAY..FREE)
+            .filter_map(|list| shard.lists[list as usize].first.checked_sub(1))
+            .max_by_key(|number| self.entry(*number).map(|entry| since(now, entry.begun())))
     }
 
     /// An entry that nobody uses, from the shard's own or from the stock.
@@ -422,16 +549,20 @@ impl FlowTable {
     ) {
         let Some(entry) = self.entry(number) else { return };
         let key = entry.key();
+        let revoked = entry.flags().is_revoked();
         let over = State::from_words(key.protocol(), entry.state()).is_over();
         let why = if over && why == Ending::TimedOut { Ending::Closed } else { why };
-        ended(&self.record(entry, &key, now), why);
+        // Of what was revoked the end was told.
+        if !revoked {
+            ended(&self.record(entry, &key, now), why);
+        }
         self.index.remove(self.place(&key), number);
         entry.clear();
         self.unlink(shard, number);
         self.push(shard, FREE, number);
-        shard.flows -= 1;
-        if let Some(count) = self.counts.get(self.owner(number) as usize) {
-            count.fetch_sub(1, Ordering::Relaxed);
+        if !revoked {
+            shard.flows -= 1;
+            self.count_for(number, false);
         }
     }
 

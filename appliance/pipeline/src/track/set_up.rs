@@ -1,0 +1,357 @@
+//! What is not plain in the flow stage: flows that begin, change, are over, or have to be judged again.
+
+use wire::ipv4;
+
+use super::{Kind, Lane, icmp, segment, sender_of};
+use crate::conntrack::tcp::{self, Tcp};
+use crate::conntrack::{Change, tcp::Segment};
+use crate::deliver::{self, resolve};
+use crate::firewall::{self, Asked, End, Ends, Judgement, Kept, Refusal};
+use crate::flow::{Entry, Flags, New, Refused, Seen, Side, State};
+use crate::from_port::Context;
+use crate::parse::Message;
+use crate::policy::{Action, Service};
+use crate::{DropReason, Ending, Event, Frame, Port, PortIndex, Report, Verdict, header, rate, refuse};
+
+/// How often a flow may be made or ended by others while a packet of it is looked at.
+const ATTEMPTS: usize = 4;
+
+/// Everything that is not plain.
+#[cold]
+#[inline(never)]
+pub(super) fn look_closer(
+    context: &Context<'_>,
+    frame: &mut Frame<'_>,
+    lane: &Lane,
+    report: &mut Report,
+) -> Verdict {
+    match closer(context, frame, lane, report) {
+        Ok(verdict) => verdict,
+        Err(reason) => context.dropped_of(reason, frame, lane, report),
+    }
+}
+
+fn closer(
+    context: &Context<'_>,
+    frame: &mut Frame<'_>,
+    lane: &Lane,
+    report: &mut Report,
+) -> Result<Verdict, DropReason> {
+    let flows = context.flows;
+    if lane.cut.largest > context.sender.largest_frame() {
+        return Err(DropReason::OverMtu);
+    }
+    let (to, destination) = resolve(context.snapshot, context.sender, frame, lane.ip.v6)?;
+    if lane.is_error() {
+        return icmp::related(context, lane, destination).map(|()| Verdict::Deliver(to));
+    }
+    // Like ARP: the guard has seen to it, and rules say nothing about it.
+    if lane.ip.message == Message::NeighbourAdvertisement {
+        return Ok(Verdict::Deliver(to));
+    }
+    for _ in 0..ATTEMPTS {
+        // Looked for again: an earlier packet of the burst, or another worker, may have made it.
+        let found = flows.find(lane.place).and_then(|number| Some((number, flows.entry(number)?)));
+        let Some((number, entry, seen)) =
+            found.and_then(|(number, entry)| Some((number, entry, entry.read(&lane.key)?)))
+        else {
+            match set_up(context, frame, lane, (to, destination), report)? {
+                Some(verdict) => return Ok(verdict),
+                None => continue,
+            }
+        };
+        let end = |why, report: &mut Report| {
+            let ended = |record: &_, why| report.add(Event::FlowEnded(*record, why));
+            flows.remove(lane.place, number, seen.version, context.now, why, ended);
+        };
+        if flows.is_silent(entry, seen.flags, context.millis) {
+            end(Ending::TimedOut, report);
+            continue;
+        }
+        let revoked = seen.flags.is_revoked();
+        if revoked && begins_anew(frame, lane) {
+            end(Ending::Revoked, report);
+            continue;
+        }
+        let judged = seen.epoch == context.snapshot.epoch() && lane.destination(&seen) == to && !revoked;
+        if !judged {
+            let (judgement, _) = judge_known(context, frame, lane, entry, &seen, destination);
+            audit(context, frame, lane, &judgement, report);
+            if let Some(refusal) = &judgement.refused {
+                match lane.kind {
+                    Kind::Tcp if revoked => entry.heard(context.millis),
+                    Kind::Tcp => {
+                        let ended = |record: &_, why| report.add(Event::FlowEnded(*record, why));
+                        flows.revoke(lane.place, number, seen.version, context.now, ended);
+                    }
+                    _ => end(Ending::Revoked, report),
+                }
+                return Ok(refuse(context, frame, lane, refusal, report));
+            }
+            note_judgement(context, lane, entry, &seen, to, &judgement);
+            if revoked {
+                if !flows.restore(lane.place, number, seen.version, context.millis) {
+                    continue;
+                }
+                report.add(Event::FlowStarted(flows.record(entry, &lane.key, context.now)));
+            }
+        }
+        match advance(context, frame, lane, number, entry, &seen)? {
+            Advance::On => {
+                entry.count(lane.side, lane.cut.packets, lane.cut.bytes, context.millis);
+                return Ok(Verdict::Deliver(to));
+            }
+            Advance::Over => end(Ending::Closed, report),
+            Advance::Again => {}
+        }
+    }
+    Err(DropReason::StateLimit)
+}
+
+/// What a packet does to its flow.
+enum Advance {
+    /// It goes on.
+    On,
+    /// It is over, and the packet begins another of the same key.
+    Over,
+    /// Somebody else changed it: look again.
+    Again,
+}
+
+/// Follows the flow's state, and moves it to where its class belongs when that changes.
+fn advance(
+    context: &Context<'_>,
+    frame: &Frame<'_>,
+    lane: &Lane,
+    number: u32,
+    entry: Entry<'_>,
+    seen: &Seen,
+) -> Result<Advance, DropReason> {
+    let Some(locked) = entry.lock(seen.version) else { return Ok(Advance::Again) };
+    let flags = entry.flags();
+    let (state, change) = step(frame, lane, flags, State::from_words(lane.ip.protocol, locked.state()))?;
+    if change == Change::Reopens {
+        return Ok(Advance::Over);
+    }
+    locked.set_state(state.to_words());
+    let moved = flags.with_state(state);
+    if moved != flags {
+        locked.set_flags(moved);
+        drop(locked);
+        context.flows.reclass(lane.place, number, seen.version, context.millis);
+    }
+    Ok(Advance::On)
+}
+
+/// What [`advance`] would do, without doing it.
+pub(crate) fn track_copy(
+    frame: &Frame<'_>,
+    lane: &Lane,
+    entry: Entry<'_>,
+    seen: &Seen,
+) -> Result<Change, DropReason> {
+    let state = State::from_words(lane.ip.protocol, entry.state());
+    step(frame, lane, seen.flags, state).map(|(_, change)| change)
+}
+
+fn step(
+    frame: &Frame<'_>,
+    lane: &Lane,
+    flags: Flags,
+    mut state: State,
+) -> Result<(State, Change), DropReason> {
+    let sender = sender_of(lane, flags);
+    let change = match &mut state {
+        State::Tcp(tcp) => tcp.track(sender, &segment(frame, &lane.ip)?)?,
+        State::Datagram(datagram, _) => datagram.track(sender),
+    };
+    Ok((state, change))
+}
+
+/// Whether a packet asks for another connection, whatever became of the last between these ends.
+pub(crate) fn begins_anew(frame: &Frame<'_>, lane: &Lane) -> bool {
+    let asks = |segment: Segment| segment.kind == tcp::Kind::Syn;
+    lane.kind != Kind::Tcp || segment(frame, &lane.ip).is_ok_and(asks)
+}
+
+/// A flow as it would begin.
+pub(crate) struct Proposal {
+    pub(crate) judgement: Judgement,
+    /// Who source and destination were taken for, by direction.
+    pub(crate) ends: [Ends; 2],
+    state: State,
+    initiator: Side,
+}
+
+/// What would become of a packet that belongs to no flow.
+///
+/// # Errors
+/// No flow begins with it.
+pub(crate) fn propose(
+    context: &Context<'_>,
+    frame: &Frame<'_>,
+    lane: &Lane,
+    destination: &Port,
+) -> Result<Proposal, DropReason> {
+    let mut state = first_state(context, frame, lane)?;
+    let picked_up = matches!(state, State::Tcp(tcp) if tcp.was_picked_up());
+    let policy = context.snapshot.policy();
+    let mut initiator = lane.side;
+    let mut asked = ask(context, frame, lane, destination, initiator);
+    let mut judgement = firewall::judge(policy, &asked, &Kept::default());
+    if judgement.refused.is_some() && picked_up {
+        // In the middle of a connection nobody can tell who began it: either may have.
+        let reversed = ask(context, frame, lane, destination, lane.side.other());
+        let other = firewall::judge(policy, &reversed, &Kept::default());
+        if other.refused.is_none() {
+            (judgement, initiator, asked) = (other, lane.side.other(), reversed);
+            if let State::Tcp(tcp) = &mut state {
+                *tcp = tcp.reversed();
+            }
+        }
+    }
+    Ok(Proposal { judgement, ends: asked.ends(), state, initiator })
+}
+
+/// Asks the firewall about a packet that belongs to no flow, and makes one. `None` when somebody else just did.
+fn set_up(
+    context: &Context<'_>,
+    frame: &mut Frame<'_>,
+    lane: &Lane,
+    (to, destination): (PortIndex, &Port),
+    report: &mut Report,
+) -> Result<Option<Verdict>, DropReason> {
+    let Proposal { judgement, state, initiator, .. } = propose(context, frame, lane, destination)?;
+    audit(context, frame, lane, &judgement, report);
+    if let Some(refusal) = &judgement.refused {
+        return Ok(Some(refuse(context, frame, lane, refusal, report)));
+    }
+    let new = New {
+        key: lane.key,
+        epoch: context.snapshot.epoch(),
+        ports: ports(context, lane, to),
+        flags: Flags::new(initiator, state).with_judgement(judgement.by.keep, judgement.log),
+        rules: judgement.by.rules,
+        now: context.millis,
+        state: state.to_words(),
+    };
+    let ended = |record: &_, why| report.add(Event::FlowEnded(*record, why));
+    let number = match context.flows.insert(lane.place, &new, context.sender.slot(), context.now, ended) {
+        Ok(number) => number,
+        Err(Refused::Exists) => return Ok(None),
+        Err(Refused::NoRoom) => return Err(DropReason::StateLimit),
+    };
+    if let Some(entry) = context.flows.entry(number) {
+        entry.count(lane.side, lane.cut.packets, lane.cut.bytes, context.millis);
+        report.add(Event::FlowStarted(context.flows.record(entry, &lane.key, context.now)));
+    }
+    Ok(Some(Verdict::Deliver(to)))
+}
+
+/// The state of a flow that begins with this packet.
+fn first_state(context: &Context<'_>, frame: &Frame<'_>, lane: &Lane) -> Result<State, DropReason> {
+    match lane.kind {
+        Kind::Tcp => Tcp::open(&segment(frame, &lane.ip)?, &context.flows.tcp()).map(State::Tcp),
+        // A reply to a question that nobody asked, an error about a packet that nobody sent.
+        kind if icmp::is_answer(kind) || lane.is_error() => Err(DropReason::IcmpUnrelated),
+        Kind::Query(_) | Kind::Datagram | Kind::Icmp | Kind::Error(_) => {
+            Ok(State::datagram(lane.ip.protocol))
+        }
+    }
+}
+
+/// What the firewall says of a flow, under another snapshot or towards another port. What a rule keeps is kept.
+pub(crate) fn judge_known(
+    context: &Context<'_>,
+    frame: &Frame<'_>,
+    lane: &Lane,
+    entry: Entry<'_>,
+    seen: &Seen,
+    destination: &Port,
+) -> (Judgement, [Ends; 2]) {
+    let asked = ask(context, frame, lane, destination, seen.flags.initiator());
+    let kept = Kept { rules: entry.rules(), keep: seen.flags.keep() };
+    (firewall::judge(context.snapshot.policy(), &asked, &kept), asked.ends())
+}
+
+/// Writes down under which snapshot, by which rules and towards which port a flow is admitted.
+fn note_judgement(
+    context: &Context<'_>,
+    lane: &Lane,
+    entry: Entry<'_>,
+    seen: &Seen,
+    to: PortIndex,
+    judgement: &Judgement,
+) {
+    if let Some(locked) = entry.lock(seen.version) {
+        let flags = entry.flags().with_judgement(judgement.by.keep, judgement.log);
+        locked.rejudged(context.snapshot.epoch(), ports(context, lane, to), judgement.by.rules, flags);
+    }
+}
+
+/// The ports behind the key's ends.
+fn ports(context: &Context<'_>, lane: &Lane, to: PortIndex) -> [u32; 2] {
+    let mut ports = [0; 2];
+    ports[lane.side.index()] = context.port.0;
+    ports[lane.side.other().index()] = to.0;
+    ports
+}
+
+/// What the firewall is asked about a packet's flow that `initiator` began.
+fn ask<'a>(
+    context: &Context<'a>,
+    frame: &Frame<'_>,
+    lane: &Lane,
+    destination: &'a Port,
+    initiator: Side,
+) -> Asked<'a> {
+    let (source, target) = header::addresses(frame.head, lane.ip.v6);
+    let here = End::of(context.snapshot, context.sender, source);
+    let there = End::of(context.snapshot, destination, target);
+    let key = lane.key.unpack(initiator);
+    let service = match lane.kind {
+        Kind::Query(_) => {
+            let kind = icmp::question(icmp::kind(frame, &lane.ip), lane.ip.v6);
+            Service::icmp(key.protocol, kind, 0)
+        }
+        Kind::Icmp => {
+            let [kind, code] = key.destination.1.to_be_bytes();
+            Service::icmp(key.protocol, kind, code)
+        }
+        Kind::Tcp | Kind::Datagram | Kind::Error(_) => match key.protocol {
+            ipv4::TCP | ipv4::UDP | ipv4::SCTP => Service::port(key.protocol, key.destination.1),
+            protocol => Service::without_port(protocol),
+        },
+    };
+    if initiator == lane.side {
+        Asked { source: here, destination: there, service }
+    } else {
+        Asked { source: there, destination: here, service }
+    }
+}
+
+/// Tells what audit policies would have done.
+fn audit(context: &Context<'_>, frame: &Frame<'_>, lane: &Lane, judgement: &Judgement, report: &mut Report) {
+    for would in judgement.audited.iter().flatten() {
+        let key = lane.key.unpack(lane.side);
+        report.add(Event::Audited(context.record(frame, Some(key), would)));
+    }
+}
+
+/// Drops a packet that the firewall refuses, and answers where the rule says so.
+fn refuse(
+    context: &Context<'_>,
+    frame: &mut Frame<'_>,
+    lane: &Lane,
+    refusal: &Refusal,
+    report: &mut Report,
+) -> Verdict {
+    let key = lane.key.unpack(lane.side);
+    report.add(Event::Dropped(context.record(frame, Some(key), refusal)));
+    // RFC 1122, section 3.2.2: what was for many is never answered.
+    let answered = refusal.action == Action::Reject
+        && !deliver::is_for_many(context.snapshot, context.sender, frame, lane.ip.v6)
+        && rate::may_refuse(context.state, context.now)
+        && refuse::refuse(frame, &lane.ip);
+    if answered { Verdict::Refuse(refusal.reason()) } else { Verdict::Drop(refusal.reason()) }
+}
