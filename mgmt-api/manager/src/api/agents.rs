@@ -86,8 +86,13 @@ impl Follower {
                 self.sent.is_none() || (wanted.is_some() && wanted != self.sent)
             };
             let asked = async {
-                match &mut self.ear {
+                let heard = match &mut self.ear {
                     Some(ear) => ear.next().await,
+                    None => None,
+                };
+                match heard {
+                    Some(asked) => asked,
+                    // It cannot be asked, or is asked on a newer line: it follows all the same.
                     None => std::future::pending().await,
                 }
             };
@@ -96,8 +101,7 @@ impl Follower {
                 biased;
                 _ = self.context.stopping.wait_for(|stopping| *stopping) => None,
                 state = states.wait_for(differs) => Some(Next::State(Arc::clone(&*state.ok()?))),
-                // None: the host has a newer line.
-                asked = asked => asked.map(Next::Asked),
+                asked = asked => Some(Next::Asked(asked)),
             }
         };
         let state = match next? {

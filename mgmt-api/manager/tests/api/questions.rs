@@ -148,6 +148,24 @@ async fn a_host_that_is_silent_is_named_and_what_is_not_there_is_a_problem() {
 }
 
 #[tokio::test]
+async fn a_host_that_connects_again_is_asked_there_and_the_first_connection_goes_on() {
+    let server = Server::start().await;
+    server.apply(TWO_HOSTS).await;
+    let mut first = Host::connect(&server, "host-a").await;
+    let mut second =
+        Host { events: first.client.agent_events("host-a", 0).await.unwrap(), client: first.client.clone() };
+    assert!(matches!(second.next().await, AgentEvent::Slice(_)));
+    let (client, query) = (server.client(), VerdictQuery { workload: "web-1".into(), ..Default::default() });
+    let (list, ()) = tokio::join!(client.verdicts(&query), second.answer(|_| Answer::Verdicts(Vec::new())));
+    assert!(list.unwrap().silent.is_empty());
+    server.apply(&TWO_HOSTS.replace("tier: web", "tier: front")).await;
+    server.apply("kind: Workload\nname: web-2\nspec: { host: host-a, kind: vm, ports: [{ name: eth0, network: blue }] }\n").await;
+    for host in [&mut first, &mut second] {
+        assert!(matches!(host.next().await, AgentEvent::Slice(_)));
+    }
+}
+
+#[tokio::test]
 async fn an_answer_comes_in_time_or_its_host_is_silent_and_late_answers_are_told_so() {
     let server = Server::start().await;
     server.apply(TWO_HOSTS).await;
