@@ -5,7 +5,7 @@ use crate::world::{GUESTS, Guest, Host, called, open, three_tiers};
 const OVERLAP: &str = "drop fragment-overlap";
 
 /// The fragments of a packet of `golden/fragments.tsv`, which `golden/fragments.py` prints.
-fn pieces(name: &str) -> Vec<Vec<u8>> {
+pub(crate) fn pieces(name: &str) -> Vec<Vec<u8>> {
     let line = include_str!("golden/fragments.tsv")
         .lines()
         .find(|line| line.split('\t').next() == Some(name))

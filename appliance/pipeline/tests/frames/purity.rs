@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What only somebody impure names. `core` has none of it; of `std` the source may use what is listed below.
 const ALLOWED_STD: [&str; 8] = [
@@ -76,4 +77,68 @@ fn there_is_no_unsafe_code_and_no_other_dependency() {
             assert!(allowed.contains(&line), "{}: {line}", package.display());
         }
     }
+}
+
+/// What a compiled package asks of the standard library: mutexes, which ask whether their holder panics.
+const LINKED_STD: [&str; 2] = ["std::sys::sync::mutex::", "std::panicking::"];
+/// What it could ask of the system without it: each with what may follow the name in another version of it.
+const SYSTEM: [&str; 22] = [
+    "clock_gettime",
+    "gettimeofday",
+    "time",
+    "nanosleep",
+    "pthread_create",
+    "clone",
+    "open",
+    "openat",
+    "fopen",
+    "read",
+    "write",
+    "readv",
+    "writev",
+    "socket",
+    "connect",
+    "bind",
+    "sendto",
+    "recvfrom",
+    "sendmsg",
+    "recvmsg",
+    "ioctl",
+    "syscall",
+];
+
+/// The compiled packages lie beside this test.
+#[test]
+fn the_compiled_packages_link_no_clock_thread_file_or_socket() {
+    let here = std::env::current_exe().unwrap();
+    let beside = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let ours = name.starts_with("libpipeline-") || name.starts_with("libwire-");
+        (ours && name.ends_with(".rlib")).then(|| entry.path())
+    };
+    let compiled: Vec<PathBuf> =
+        fs::read_dir(here.parent().unwrap()).unwrap().filter_map(|entry| beside(entry.unwrap())).collect();
+    assert!(compiled.len() >= 2, "{compiled:?}");
+    let mut asked = 0;
+    for package in compiled {
+        let Ok(shown) = Command::new("nm").args(["--demangle", "--undefined-only"]).arg(&package).output()
+        else {
+            println!("skipped: there is no nm to list symbols with");
+            return;
+        };
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        let symbols = String::from_utf8_lossy(&shown.stdout).into_owned();
+        for symbol in
+            symbols.lines().filter_map(|line| line.split_once(" U ").map(|(_, symbol)| symbol.trim()))
+        {
+            asked += 1;
+            let base = symbol.trim_end_matches("64").trim_start_matches('_');
+            assert!(!SYSTEM.contains(&base), "{} links {symbol}", package.display());
+            let std = symbol.starts_with("std::") || symbol.starts_with("<std::");
+            let allowed =
+                LINKED_STD.iter().any(|allowed| symbol.trim_start_matches('<').starts_with(allowed));
+            assert!(!std || allowed, "{} links {symbol}", package.display());
+        }
+    }
+    assert!(asked > 0, "no symbol was listed");
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::{Instant, Verdict};
+use pipeline::{Event, Instant, Snapshot, Verdict};
 
-use crate::world::{Host, Sent, golden, port, world};
+use crate::world::{Host, Sent, golden, guarded, port, world};
 
-type Outcome = (Vec<(Verdict, Sent)>, BTreeMap<String, u64>);
+type Outcome = (Vec<(Verdict, Sent)>, BTreeMap<String, u64>, Vec<Event>);
 
 /// The golden frames as a capture: bursts in file order, a millisecond apart.
-fn replay(burst: usize) -> Outcome {
-    let snapshot = world();
+fn replay(snapshot: &Snapshot, burst: usize) -> Outcome {
+    let mut events = Vec::new();
     let mut host = Host::new();
     let mut all = Vec::new();
     let mut counters = BTreeMap::new();
@@ -23,25 +23,29 @@ fn replay(burst: usize) -> Outcome {
             let mut verdicts = vec![Verdict::Flood; sent.len()];
             let mut frames: Vec<_> = sent.iter_mut().map(Sent::frame).collect();
             host.judge(snapshot, sender, now, &mut frames, &mut verdicts);
+            events.extend(host.work.report.drain());
             for verdict in &verdicts {
                 *counters.entry(format!("{sender:?} {verdict:?}")).or_default() += 1;
             }
             all.extend(verdicts.into_iter().zip(sent));
         }
     }
-    (all, counters)
+    (all, counters, events)
 }
 
 #[test]
-fn a_capture_replayed_twice_gives_equal_bytes_and_counters() {
-    assert_eq!(replay(64), replay(64));
+fn a_capture_replayed_twice_gives_equal_bytes_counters_and_events() {
+    assert_eq!(replay(world(), 64), replay(world(), 64));
+    let (_, _, events) = replay(guarded(), 64);
+    assert!(events.iter().filter(|event| matches!(event, Event::FlowStarted(_))).count() > 8);
+    assert_eq!(replay(guarded(), 64), replay(guarded(), 64));
 }
 
 #[test]
 fn frames_of_a_burst_do_not_touch_each_other() {
-    let alone = replay(1);
-    assert_eq!(replay(64), alone);
-    assert_eq!(replay(7), alone);
+    let alone = replay(world(), 1);
+    assert_eq!(replay(world(), 64), alone);
+    assert_eq!(replay(world(), 7), alone);
 }
 
 #[test]

@@ -4,8 +4,11 @@ use std::sync::{Arc, LazyLock};
 
 use pipeline::conntrack::tcp;
 use pipeline::conntrack::timeouts::Timeouts;
+use pipeline::policy::{
+    Action, FirewallPolicyConfig, Peer, PolicyConfig, RuleConfig, RulesConfig, ServiceMatch, Tier,
+};
 use pipeline::{
-    FlowTable, FlowTableConfig, Frame, HEAD, HashKey, Instant, NetworkConfig, PortConfig, PortIndex,
+    FlowTable, FlowTableConfig, Frame, HEAD, HashKey, Instant, NetworkConfig, Policy, PortConfig, PortIndex,
     PortState, RateLimit, Snapshot, Verdict, Workspace, from_port,
 };
 
@@ -21,12 +24,44 @@ pub(crate) const PORTS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "r", "s"];
 /// packets a second, `e` without addresses, `f` with six of each family and a link-local address of its choice.
 /// Red: `r` has the MAC and addresses of `b`, `s` has 10.0.1.17.
 pub(crate) fn world() -> &'static Snapshot {
-    static WORLD: LazyLock<Snapshot> = LazyLock::new(build_world);
+    static WORLD: LazyLock<Snapshot> = LazyLock::new(|| build_world(false));
     &WORLD
 }
 
-fn build_world() -> Snapshot {
-    let mut builder = Snapshot::builder(1, KEY, Arc::default());
+/// The same world with the firewall on: UDP and ping may pass, TCP is rejected, all else denied.
+pub(crate) fn guarded() -> &'static Snapshot {
+    static WORLD: LazyLock<Snapshot> = LazyLock::new(|| build_world(true));
+    &WORLD
+}
+
+fn rules() -> Policy {
+    let service = |protocol| ServiceMatch { protocol: Some(protocol), ports: None, icmp: None };
+    let rule = |id, action, protocols: &[u8]| RuleConfig {
+        id,
+        name: "".into(),
+        direction: None,
+        action,
+        from: vec![],
+        to: vec![],
+        services: protocols.iter().copied().map(service).collect(),
+        log: false,
+        keep_established: false,
+    };
+    let policy = FirewallPolicyConfig {
+        name: "".into(),
+        revision: 1,
+        tier: Tier::Application,
+        priority: 1,
+        audit: false,
+        applies_to: vec![Peer::Any],
+        rules: vec![rule(1, Action::Allow, &[17, 1, 58]), rule(2, Action::Reject, &[6])],
+    };
+    let rules = Arc::new(RulesConfig { groups: vec![], policies: vec![policy] });
+    Policy::compile(&PolicyConfig { rules, ..PolicyConfig::default() }, None).unwrap()
+}
+
+fn build_world(firewall: bool) -> Snapshot {
+    let mut builder = Snapshot::builder(1, KEY, Arc::new(rules()));
     let mut network = || {
         builder
             .network(NetworkConfig {
@@ -53,7 +88,7 @@ fn build_world() -> Snapshot {
     ] {
         let addresses = addresses.split_whitespace().map(|address| address.parse().unwrap()).collect();
         let mac = [2, 0, 0, 0, 0, last];
-        let (identity, firewall, slot) = (0, false, 0);
+        let (identity, slot) = (0, 0);
         builder
             .port(PortConfig { network, mac, addresses, local, rate_limit, identity, firewall, slot })
             .unwrap();
