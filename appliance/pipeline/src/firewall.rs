@@ -174,7 +174,7 @@ pub(crate) fn flooded(
     })
 }
 
-/// Whether a port's rules admit a frame that another port sent to many. The frame was judged by [`crate::from_port`] with
+/// Whether a port's rules admit a frame that another port sent to many. The frame was judged by [`crate::from_port()`] with
 /// the verdict `Flood`.
 ///
 /// # Errors

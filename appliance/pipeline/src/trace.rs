@@ -93,7 +93,7 @@ impl Trace {
     }
 }
 
-/// Sends a frame through the pipeline as [`crate::from_port`] does, changing neither flows nor limits. The frame may be
+/// Sends a frame through the pipeline as [`crate::from_port()`] does, changing neither flows nor limits. The frame may be
 /// changed into its answer. It is taken to be alone: rate limits, limits of flows and other fragments are not looked at.
 ///
 /// # Panics
@@ -187,7 +187,7 @@ fn follow_for_many(
     Ok(())
 }
 
-/// Flow and firewall, in the order in which [`crate::from_port`] asks them.
+/// Flow and firewall, in the order in which [`crate::from_port()`] asks them.
 fn follow_flow(
     context: &Context<'_>,
     frame: &Frame<'_>,
