@@ -121,11 +121,9 @@ fn the_compiled_packages_link_no_clock_thread_file_or_socket() {
     assert!(compiled.len() >= 2, "{compiled:?}");
     let mut asked = 0;
     for package in compiled {
-        let Ok(shown) = Command::new("nm").args(["--demangle", "--undefined-only"]).arg(&package).output()
-        else {
-            println!("skipped: there is no nm to list symbols with");
-            return;
-        };
+        // Whoever can link has the rest of binutils.
+        let nm = Command::new("nm").args(["--demangle", "--undefined-only"]).arg(&package).output();
+        let shown = nm.expect("nm, of binutils");
         assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
         let symbols = String::from_utf8_lossy(&shown.stdout).into_owned();
         for symbol in
