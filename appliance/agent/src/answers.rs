@@ -17,7 +17,7 @@ use crate::flow_log::touches;
 use crate::plane::Plane;
 use crate::probe::ProbeFrame;
 use crate::recorder::Recorder;
-use crate::slots::Slots;
+use crate::slots::Numbers;
 use crate::{explain, impact};
 
 /// Flows in an answer, when nobody says how many, and at most.
@@ -107,7 +107,7 @@ impl Answers {
     fn impact(&self, slice: &Slice) -> Result<FlowImpact, NoAnswer> {
         let directory = self.directory()?;
         let policy = directory.snapshot.policy();
-        let compiled = compile(slice, &self.host, &self.run_dir, self.key, Some(policy), &Slots::default())
+        let compiled = compile(slice, &self.host, &self.run_dir, self.key, Some(policy), &Numbers::default())
             .map_err(|error| NoAnswer::Question(error.to_string()))?;
         let candidate = Directory::new(Arc::new(slice.clone()), Arc::new(compiled.snapshot));
         let refused = self.recorder.refused();

@@ -24,7 +24,7 @@ use crate::plane::Plane;
 use crate::port::{Attachment, LocalPort};
 use crate::recorder::Recorder;
 use crate::rule_book::RuleBook;
-use crate::slots::Slots;
+use crate::slots::Numbers;
 use crate::state::{Found, MadeDevice, StateDir};
 use crate::tap::Tap;
 use crate::world::World;
@@ -62,7 +62,7 @@ pub(crate) struct Control {
     outbox: Sender<Message>,
     changed: Arc<AtomicBool>,
     homes: Homes,
-    slots: Slots,
+    numbers: Numbers,
     flows: Arc<FlowTable>,
     made: BTreeSet<MadeDevice>,
     snapshot: Arc<Snapshot>,
@@ -98,7 +98,7 @@ impl Control {
         let Parts { host, run_dir, key, state, plane, board, recorder, report, inbox, outbox } = parts;
         let mut control = Self {
             homes: Homes::new(plane.workers()),
-            slots: Slots::default(),
+            numbers: Numbers::default(),
             flows: plane.world().flows.clone(),
             snapshot: plane.world().snapshot.clone(),
             host,
@@ -200,9 +200,10 @@ impl Control {
         }
         let slice = Arc::new(slice);
         let here = slice.ports.iter().filter(|port| port.host == self.host);
-        self.slots.keep(here.map(|port| port.id));
+        self.numbers.ports.keep(here.map(|port| port.id));
+        self.numbers.networks.keep(slice.networks.iter().map(|network| network.vni));
         let in_force = self.snapshot.policy().clone();
-        match compile(&slice, &self.host, &self.run_dir, self.key, Some(&in_force), &self.slots) {
+        match compile(&slice, &self.host, &self.run_dir, self.key, Some(&in_force), &self.numbers) {
             Err(error) => {
                 let text = format!("revision {} is refused: {error}", slice.revision);
                 log::error!("{text}");

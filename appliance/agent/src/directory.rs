@@ -20,6 +20,8 @@ pub(crate) struct Directory {
     pub(crate) snapshot: Arc<Snapshot>,
     /// Places in the policy's order of judgement.
     rules: HashMap<RuleId, usize>,
+    /// Of networks with ports, the name.
+    networks: HashMap<NetworkIndex, String>,
 }
 
 /// A moment on both clocks: turns instants of the monotonic clock into time of day.
@@ -52,7 +54,10 @@ impl Clock {
 impl Directory {
     pub(crate) fn new(slice: Arc<Slice>, snapshot: Arc<Snapshot>) -> Self {
         let rules = snapshot.policy().rules().iter().enumerate().map(|(place, rule)| (rule.id, place));
-        Self { rules: rules.collect(), slice, snapshot }
+        let rules = rules.collect();
+        let ports = slice.ports.iter().zip(snapshot.ports());
+        let networks = ports.map(|(port, compiled)| (compiled.network(), port.network.clone())).collect();
+        Self { rules, networks, slice, snapshot }
     }
 
     /// A port's entry in the slice.
@@ -68,8 +73,12 @@ impl Directory {
 
     /// A network's name.
     pub(crate) fn network(&self, network: NetworkIndex) -> String {
-        let known = self.slice.networks.get(usize::from(network.0));
-        known.map(|network| network.name.clone()).unwrap_or_default()
+        self.networks.get(&network).cloned().unwrap_or_default()
+    }
+
+    /// A network with ports, by its name.
+    pub(crate) fn network_called(&self, name: &str) -> Option<NetworkIndex> {
+        self.networks.iter().find(|(_, own)| *own == name).map(|(index, _)| *index)
     }
 
     /// Who talks to whom.

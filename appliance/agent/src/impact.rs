@@ -1,6 +1,6 @@
 //! What a configuration that is not in force would do to the flows that are.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use mgmt_types::question::{FlowId, Verdict};
@@ -26,15 +26,11 @@ pub(crate) fn of(
     now: Instant,
 ) -> FlowImpact {
     let mut impact = FlowImpact { host: in_force.slice.host.clone(), ..FlowImpact::default() };
-    let names = &candidate.slice.networks;
-    let index_of = |name: &str| {
-        names.iter().position(|network| network.name == name).map(|place| NetworkIndex(place as u16))
-    };
     // Networks may have other numbers in the candidate.
-    let same: Vec<Option<NetworkIndex>> =
-        in_force.slice.networks.iter().map(|network| index_of(&network.name)).collect();
+    let mut same: HashMap<NetworkIndex, Option<NetworkIndex>> = HashMap::new();
     flows.for_each(now, |flow| {
-        let network = same.get(usize::from(flow.key.network.0)).copied().flatten();
+        let known = same.entry(flow.key.network);
+        let network = *known.or_insert_with(|| candidate.network_called(&in_force.network(flow.key.network)));
         let judged = network.map_or(Judged::Refused(None), |network| {
             judge(&candidate.snapshot, &FlowKey { network, ..flow.key })
         });
@@ -51,7 +47,7 @@ pub(crate) fn of(
     });
     let mut seen = HashSet::new();
     for flow in refused.iter().filter_map(|verdict| verdict.flow.as_ref()) {
-        let Some(network) = index_of(&flow.network) else { continue };
+        let Some(network) = candidate.network_called(&flow.network) else { continue };
         let key = FlowKey {
             network,
             protocol: flow.protocol,
@@ -136,7 +132,7 @@ mod tests {
     use crate::compile::compile;
     use crate::compile::tests::{slice, vm_port};
     use crate::probe::ProbeFrame;
-    use crate::slots::Slots;
+    use crate::slots::Numbers;
 
     const KEY: HashKey = HashKey([1, 2]);
     const NOW: Instant = Instant::from_nanos(5_000_000_000);
@@ -175,7 +171,7 @@ mod tests {
     }
 
     fn directory(slice: Slice) -> Directory {
-        let compiled = compile(&slice, "here", Path::new("/run"), KEY, None, &Slots::default());
+        let compiled = compile(&slice, "here", Path::new("/run"), KEY, None, &Numbers::default());
         Directory::new(Arc::new(slice), Arc::new(compiled.expect("compiles").snapshot))
     }
 

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::compile::compile;
     use crate::compile::tests::{slice, vm_port};
-    use crate::slots::Slots;
+    use crate::slots::Numbers;
 
     /// web-1 has 10.0.1.11 and fd00:1::11, db-1 10.0.1.12 and fd00:1::12.
     fn two() -> Slice {
@@ -312,7 +312,7 @@ mod tests {
 
     fn directory(slice: Slice) -> Directory {
         let compiled =
-            compile(&slice, "here", Path::new("/run/palisade"), HashKey([1, 2]), None, &Slots::default());
+            compile(&slice, "here", Path::new("/run/palisade"), HashKey([1, 2]), None, &Numbers::default());
         Directory::new(Arc::new(slice), Arc::new(compiled.expect("compiles").snapshot))
     }
 

@@ -1,12 +1,20 @@
-//! Which number a port has in the flow table's count of flows per port.
+//! Numbers that stay the same from one slice to the next: which a port has in the flow table's count of flows per port,
+//! and which a network has in the keys of flows.
 
 use std::collections::BTreeMap;
 
 /// The most ports that are told apart; all others share the last number.
 pub(crate) const MOST: u32 = 4096;
 
-/// The numbers, by port id. A port keeps its number as long as it is configured; a number that is free is given again, the
-/// lowest first.
+/// The numbers of ports, by their ids, and of networks, by their VNIs.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    pub(crate) ports: Slots,
+    pub(crate) networks: Slots,
+}
+
+/// Numbers of whatever has an id. It keeps its number as long as it is configured; a number that is free is given again,
+/// the lowest first.
 #[derive(Debug, Default)]
 pub(crate) struct Slots(BTreeMap<u32, u32>);
 
@@ -26,6 +34,11 @@ impl Slots {
                 next
             });
         }
+    }
+
+    /// The number of what was kept, if it was.
+    pub(crate) fn get(&self, id: u32) -> Option<u32> {
+        self.0.get(&id).copied()
     }
 
     /// The number of a port.

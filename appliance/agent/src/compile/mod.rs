@@ -9,11 +9,11 @@ mod plan;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use mgmt_types::agent::Slice;
+use mgmt_types::agent::{Slice, SliceNetwork};
 use pipeline::policy::PolicyError;
 use pipeline::{BuildError, HashKey, NetworkConfig, NetworkIndex, Policy, PortConfig, RateLimit, Snapshot};
 
-use crate::slots::Slots;
+use crate::slots::Numbers;
 
 pub use plan::socket_path;
 pub(crate) use plan::{AttachmentPlan, Difference, PortPlan};
@@ -126,7 +126,8 @@ pub enum CompileError {
 }
 
 /// Compiles a slice for `host`; sockets without a declared path lie under `run_dir`. Rules that did not change are shared
-/// with the policy in force; `slots` says where each port's flows are counted.
+/// with the policy in force; `numbers` says where each port's flows are counted, and by which number a network's flows are
+/// known: with others they would be unknown after each network that comes or goes.
 ///
 /// # Errors
 /// The first thing found wrong. Nothing of a wrong slice is used.
@@ -136,14 +137,18 @@ pub(crate) fn compile(
     run_dir: &Path,
     key: HashKey,
     in_force: Option<&Policy>,
-    slots: &Slots,
+    numbers: &Numbers,
 ) -> Result<Compiled, CompileError> {
     if slice.host != host {
         return Err(CompileError::WrongHost { got: slice.host.clone(), here: host.to_string() });
     }
     let mut builder = Snapshot::builder(slice.revision, key, firewall::policy(slice, in_force)?);
     let mut networks: HashMap<&str, NetworkIndex> = HashMap::new();
-    for network in &slice.networks {
+    for network in in_order(slice, numbers) {
+        let Some(network) = network else {
+            builder.network(nobodys()).map_err(CompileError::Whole)?;
+            continue;
+        };
         let config = NetworkConfig {
             gateway_mac: network.gateway_mac.octets(),
             gateways: network.gateways.clone(),
@@ -172,13 +177,43 @@ pub(crate) fn compile(
             rate_limit: port.rate_limit.as_ref().map(rate_limit),
             identity: port.identity,
             firewall: port.firewall,
-            slot: slots.of(port.id),
+            slot: numbers.ports.of(port.id),
         };
         builder.port(config).map_err(|source| CompileError::Port { port: full(), source })?;
         ids.push(port.id);
     }
     let snapshot = builder.build().map_err(CompileError::Whole)?;
     Ok(Compiled { snapshot, plans, ids })
+}
+
+/// The networks by their numbers. A place whose network is gone is empty; one without a number takes the first of these.
+fn in_order<'a>(slice: &'a Slice, numbers: &Numbers) -> Vec<Option<&'a SliceNetwork>> {
+    let mut places: Vec<Option<&SliceNetwork>> = Vec::new();
+    let mut left = Vec::new();
+    for network in &slice.networks {
+        let Some(number) = numbers.networks.get(network.vni) else {
+            left.push(network);
+            continue;
+        };
+        let number = number as usize;
+        places.resize(places.len().max(number + 1), None);
+        match &mut places[number] {
+            free @ None => *free = Some(network),
+            Some(_) => left.push(network),
+        }
+    }
+    for network in left {
+        match places.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(network),
+            None => places.push(Some(network)),
+        }
+    }
+    places
+}
+
+/// Keeps the number of a network that is gone. Nothing is plugged into it.
+fn nobodys() -> NetworkConfig {
+    NetworkConfig { gateway_mac: [2, 0, 0, 0, 0, 1], gateways: Vec::new(), subnets: Vec::new(), mtu: 1500 }
 }
 
 fn rate_limit(limit: &mgmt_types::RateLimit) -> RateLimit {
@@ -194,7 +229,7 @@ fn rate_limit(limit: &mgmt_types::RateLimit) -> RateLimit {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use mgmt_types::agent::{SliceNetwork, SlicePort};
+    use mgmt_types::agent::SlicePort;
     use mgmt_types::{Attach, MacAddr, Tap, VhostUser};
     use pipeline::PortIndex;
 
@@ -243,7 +278,7 @@ pub(crate) mod tests {
     }
 
     fn compiled(slice: &Slice) -> Result<Compiled, CompileError> {
-        compile(slice, "here", Path::new("/run/palisade"), KEY, None, &Slots::default())
+        compile(slice, "here", Path::new("/run/palisade"), KEY, None, &Numbers::default())
     }
 
     #[test]
@@ -256,6 +291,24 @@ pub(crate) mod tests {
         assert_eq!(compiled.plans.keys().copied().collect::<Vec<_>>(), [9]);
         assert!(compiled.snapshot.port(PortIndex(0)).is_local());
         assert!(!compiled.snapshot.port(PortIndex(1)).is_local());
+    }
+
+    #[test]
+    fn a_network_keeps_its_number_when_others_come_and_go() {
+        let network =
+            |name: &str, vni| SliceNetwork { name: name.into(), vni, ..slice(vec![]).networks.remove(0) };
+        let mut numbers = Numbers::default();
+        let mut number_of_blue = |networks: Vec<SliceNetwork>| {
+            let slice = Slice { networks, ..slice(vec![vm_port(1, "a")]) };
+            numbers.networks.keep(slice.networks.iter().map(|network| network.vni));
+            let compiled = compile(&slice, "here", Path::new("/run/palisade"), KEY, None, &numbers);
+            compiled.expect("compiles").snapshot.port(PortIndex(0)).network().0
+        };
+        let (amber, blue, azure) = (network("amber", 7), network("blue", 100), network("azure", 9));
+        assert_eq!(number_of_blue(vec![amber.clone(), blue.clone()]), 1);
+        assert_eq!(number_of_blue(vec![blue.clone()]), 1);
+        assert_eq!(number_of_blue(vec![amber.clone(), azure.clone(), blue.clone()]), 1);
+        assert_eq!(number_of_blue(vec![blue, azure, amber]), 1);
     }
 
     #[test]
