@@ -200,8 +200,8 @@ impl Control {
         }
         let slice = Arc::new(slice);
         let here = slice.ports.iter().filter(|port| port.host == self.host);
-        self.numbers.ports.keep(here.map(|port| port.id));
-        self.numbers.networks.keep(slice.networks.iter().map(|network| network.vni));
+        let free = self.numbers.ports.keep(here.map(|port| port.id));
+        let _ = self.numbers.networks.keep(slice.networks.iter().map(|network| network.vni));
         let in_force = self.snapshot.policy().clone();
         match compile(&slice, &self.host, &self.run_dir, self.key, Some(&in_force), &self.numbers) {
             Err(error) => {
@@ -214,6 +214,7 @@ impl Control {
             Ok(compiled) => {
                 self.configure_flows(&slice.settings);
                 self.go_over_to(compiled, &slice);
+                self.forget_flows(&free);
             }
         }
         self.refused = None;
@@ -236,14 +237,27 @@ impl Control {
         self.flows.configure(&timeouts(&settings.timeouts), &tcp);
     }
 
+    /// Ends what ports began that are no more: whoever gets their numbers next begins with none.
+    fn forget_flows(&self, slots: &[u32]) {
+        let now = pipeline::Instant::from_nanos(crate::clock::now());
+        let mut gone = Vec::new();
+        for slot in slots {
+            self.flows.forget(*slot, now, |flow, why| {
+                self.rules.count(self.plane.workers() + 1, &pipeline::Event::FlowEnded(*flow, why), now);
+                gone.push((*flow, why));
+            });
+        }
+        self.recorder.ended(&gone);
+    }
+
     fn go_over_to(&mut self, compiled: Compiled, slice: &Arc<Slice>) {
         let plans = self.running.iter().map(|(id, entry)| (*id, entry.plan.clone())).collect();
         let Difference { remove, reopen, create } = Difference::between(&plans, &compiled.plans);
         self.snapshot = Arc::new(compiled.snapshot);
         self.ids = compiled.ids;
         let rules = self.snapshot.policy().rules().iter().map(|rule| rule.id);
-        // One writer more: the housekeeper.
-        self.rules = Arc::new(RuleBook::after(&self.rules, rules, self.plane.workers() + 1));
+        // Two writers more: the housekeeper, and this thread.
+        self.rules = Arc::new(RuleBook::after(&self.rules, rules, self.plane.workers() + 2));
         self.recorder.learn(Arc::new(Directory::new(slice.clone(), self.snapshot.clone())));
 
         // First everybody lives by the new snapshot, without the ports that go or change.

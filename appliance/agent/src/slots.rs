@@ -19,10 +19,10 @@ pub(crate) struct Numbers {
 pub(crate) struct Slots(BTreeMap<u32, u32>);
 
 impl Slots {
-    /// The numbers of these ports, of which the ones that are not named lose theirs.
-    pub(crate) fn keep(&mut self, ports: impl Iterator<Item = u32> + Clone) {
+    /// The numbers of these, of which the ones that are not named lose theirs. Numbers that are free now; they are not given
+    /// to any of these, but by the next call.
+    pub(crate) fn keep(&mut self, ports: impl Iterator<Item = u32> + Clone) -> Vec<u32> {
         let wanted: std::collections::BTreeSet<u32> = ports.clone().collect();
-        self.0.retain(|port, _| wanted.contains(port));
         let mut taken: std::collections::BTreeSet<u32> = self.0.values().copied().collect();
         let mut next = 0;
         for port in ports {
@@ -34,6 +34,15 @@ impl Slots {
                 next
             });
         }
+        let mut free = Vec::new();
+        self.0.retain(|port, number| {
+            let stays = wanted.contains(port);
+            if !stays && *number < MOST - 1 {
+                free.push(*number);
+            }
+            stays
+        });
+        free
     }
 
     /// The number of what was kept, if it was.
@@ -54,10 +63,12 @@ mod tests {
     #[test]
     fn a_port_keeps_its_number_and_a_free_one_is_given_again() {
         let mut slots = Slots::default();
-        slots.keep([9, 5, 7].into_iter());
+        assert_eq!(slots.keep([9, 5, 7].into_iter()), [0u32; 0]);
         assert_eq!([9, 5, 7].map(|port| slots.of(port)), [0, 1, 2]);
-        slots.keep([7, 9, 8].into_iter());
-        assert_eq!([9, 8, 7].map(|port| slots.of(port)), [0, 1, 2]);
+        assert_eq!(slots.keep([7, 9, 8].into_iter()), [1]);
+        assert_eq!([9, 8, 7].map(|port| slots.of(port)), [0, 3, 2], "what becomes free is not given at once");
+        assert_eq!(slots.keep([6, 7, 9, 8].into_iter()), [0u32; 0]);
+        assert_eq!(slots.of(6), 1);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub enum Ending {
     TimedOut,
     /// Another flow took its place before it was established.
     Evicted,
-    /// The policy does not allow it any more.
+    /// The policy does not allow it any more, or the port that began it is no more.
     Revoked,
 }
 

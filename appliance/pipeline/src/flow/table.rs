@@ -207,6 +207,25 @@ impl FlowTable {
         self.turn(&mut guard, now, &mut left, &mut ended);
     }
 
+    /// Ends every flow that the port with this slot has begun, because the port is no more; `ended` is told of each. Looks at
+    /// every flow there is.
+    pub fn forget(&self, slot: u32, now: Instant, mut ended: impl FnMut(&FlowRecord, Ending)) {
+        for number in 0..self.taken.load(Ordering::Relaxed).min(self.capacity) {
+            let Some(entry) = self.entry(number) else { return };
+            if entry.is_free() || self.owner(number) != slot {
+                continue;
+            }
+            let shard_of = |entry: Entry<'_>| self.index.shard(self.place(&entry.key()));
+            let number_of_shard = shard_of(entry);
+            let mut shard = self.lock(number_of_shard);
+            // What was read without the lock may have been half of a flow: an entry serves one shard for ever.
+            let same = !entry.is_free() && shard_of(entry) == number_of_shard;
+            if same && self.owner(number) == slot {
+                self.end(&mut shard, number, now, Ending::Revoked, &mut ended);
+            }
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn place(&self, key: &Key) -> Place {
         self.index.place(key.hash(self.key))

@@ -126,6 +126,24 @@ fn a_full_table_evicts_the_oldest_attempt_and_no_connection() {
 }
 
 #[test]
+fn a_port_that_is_no_more_leaves_nothing_behind() {
+    let mut host = Host::with(open(), table(4096, 4096));
+    for port in 1..=200 {
+        host.send("web", &syn("web", "app", port, 80));
+        host.send("app", &v4("app", "db").udp(1000 + port, 80, b"?"));
+    }
+    let slot = host.snapshot.port(host.index("web")).slot();
+    let mut ended = 0;
+    host.flows.forget(slot, host.now, |record, _| {
+        assert_eq!(record.key.protocol, 6);
+        ended += 1;
+    });
+    assert_eq!((ended, host.begun_by("web"), host.begun_by("app"), host.flows.len()), (200, 0, 200, 200));
+    host.flows.forget(slot, host.now, |_, _| panic!("ended twice"));
+    assert_eq!(host.records().len(), 200);
+}
+
+#[test]
 fn counts_return_to_zero() {
     let mut host = Host::with(open(), table(4096, 4096));
     for port in 1..=500 {
