@@ -1,7 +1,7 @@
 //! The usual topology: one network, two virtual machines `a` and `b`, two containers `c` and `d`.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -173,6 +173,25 @@ impl Lab {
     pub fn put(&mut self, guest: Guest) {
         self.guests.retain(|old| old.name() != guest.name());
         self.guests.push(guest);
+    }
+
+    /// Waits until the agent has told everybody of their neighbours, for checks that look at every frame that arrives. A
+    /// port is told when its link comes up and again within a third of a second.
+    ///
+    /// # Errors
+    /// When that does not end within some seconds.
+    pub fn wait_announced(&self) -> Result<()> {
+        let (mut before, mut since) = (Vec::new(), Instant::now());
+        eventually("neighbours are announced no more", Duration::from_secs(15), || {
+            let names = self.guests.iter().map(Guest::name).chain(self.containers.iter().map(|it| it.name));
+            let told: Vec<u64> =
+                names.map(|name| Ok(self.palisade.port(name, "eth0")?.announced())).collect::<Result<_>>()?;
+            if told != before || told.contains(&0) {
+                (before, since) = (told, Instant::now());
+            }
+            // Status comes once a second.
+            Ok(since.elapsed() > Duration::from_millis(2500))
+        })
     }
 
     /// Everything that helps to understand a failure.

@@ -337,6 +337,11 @@ impl PortView {
         self.0["toGuest"]["packets"].as_u64().unwrap_or(0)
     }
 
+    /// Announcements of neighbours that the workload was given.
+    pub fn announced(&self) -> u64 {
+        self.0["details"]["announced"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
     /// What is broken, in words.
     pub fn faults(&self) -> Vec<String> {
         serde_json::from_value(self.0["faults"].clone()).unwrap_or_default()

@@ -90,7 +90,10 @@ struct Net(Lab);
 
 impl Fixture for Net {
     fn new() -> Result<Self> {
-        Ok(Self(Lab::start(&LabSpec { containers: vec!["c", "d"], ..LabSpec::default() })?))
+        let lab = Lab::start(&LabSpec { containers: vec!["c", "d"], ..LabSpec::default() })?;
+        // Each check wants to know of every frame.
+        lab.wait_announced()?;
+        Ok(Self(lab))
     }
 
     fn report(&self) -> String {

@@ -114,9 +114,10 @@ impl<'a> Contest<'a> {
         ensure!(total.rx <= total.tx, "more frames arrived than were sent: {total:?}");
         let tracked = switch.tracked()?;
         match tracked {
-            // Each frame that arrived began a connection of its own; one that was lost may have begun one, too.
+            // Each frame that arrived began a connection of its own; one that was lost may have begun one, too. In a table
+            // that is nearly full a few of those that nobody answered give way to others.
             Some(tracked) if load.mode == "newflow" => ensure!(
-                (total.rx..=total.tx).contains(&tracked),
+                (total.rx - total.rx / 1000..=total.tx).contains(&tracked),
                 "{tracked} connections are tracked: {total:?}"
             ),
             Some(tracked) => {
