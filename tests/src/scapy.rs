@@ -38,6 +38,17 @@ pub fn send_from_guest(guest: &Guest, device: &str, frames: &str) -> Result<()> 
     guest.run(&format!("/usr/bin/tcpreplay --topspeed -q -i {device} /tmp/frames.pcap")).map(drop)
 }
 
+/// The expression with values in the place of words, where a word stands as an argument: behind `=` or `,`.
+pub fn with_values(frames: &str, words: &[(&str, String)]) -> String {
+    let mut text = frames.to_owned();
+    for (word, value) in words {
+        for (before, after) in [("=", ","), ("=", ")"), (",", ")")] {
+            text = text.replace(&format!("{before}{word}{after}"), &format!("{before}'{value}'{after}"));
+        }
+    }
+    text
+}
+
 const PRELUDE: &str =
     "import logging; logging.getLogger('scapy').setLevel(logging.ERROR)\nfrom scapy.all import *\n";
 

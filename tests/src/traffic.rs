@@ -94,10 +94,7 @@ fn send_file(
     // standard input, so it closes, and the sender ends, when the last byte was taken.
     let sum_up = format!("sha256sum > {received}.part; mv {received}.part {received}");
     to.run(&format!("nc -l -p {port} -e sh -c '{sum_up}' > /dev/null 2>&1 &"))?;
-    let wanted = format!(":{port:04X} ");
-    eventually(&format!("{} listens on {port}", to.name()), Duration::from_secs(10), || {
-        to.succeeds(&format!("cat /proc/net/tcp /proc/net/tcp6 | grep -q '{wanted}'"))
-    })?;
+    wait_listens(to, port)?;
     let begin = Instant::now();
     from.run_within(&sender(&file, &format!("{address} {port}")), STREAM)
         .with_context(|| format!("{megabytes} MB from {} to {}", from.name(), to.name()))?;
@@ -112,6 +109,18 @@ fn send_file(
     })?;
     ensure!(arrived == sum, "{} sent SHA-256 {sum}, {} received {arrived}", from.name(), to.name());
     Ok(Stream { bytes: u64::from(megabytes) * 1_000_000, took })
+}
+
+/// Waits until somebody at an end listens on a TCP port.
+///
+/// # Errors
+/// When nobody does within 10 s.
+pub fn wait_listens(end: &dyn Shell, port: u16) -> Result<()> {
+    // /proc/net/tcp: the local address and port, in hexadecimal, then the remote ones, which are 0 here.
+    let wanted = format!(":{port:04X} 0*:0000 ");
+    eventually(&format!("{} listens on {port}", end.name()), Duration::from_secs(10), || {
+        end.succeeds(&format!("cat /proc/net/tcp /proc/net/tcp6 | grep -q '{wanted}'"))
+    })
 }
 
 /// A ping that goes on in the background and whose answers can be counted.

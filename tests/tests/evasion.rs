@@ -10,8 +10,9 @@ use anyhow::{Context, Result, ensure};
 use e2e::capture::Capture;
 use e2e::lab::{Lab, LabSpec, v4_of, v6_of};
 use e2e::process::eventually;
-use e2e::scapy::{send_from_guest, send_from_netns};
+use e2e::scapy::{send_from_guest, send_from_netns, with_values};
 use e2e::shell::Shell;
+use e2e::traffic::wait_listens;
 use e2e::trials::{Check, Fixture, check, run};
 
 /// UDP to 4242 and TCP to 8080 pass, all else is dropped at its destination.
@@ -218,7 +219,7 @@ fn blind_reset(lab: &Lab) -> Result<()> {
     let files = b.files();
     // A listener whose own input does not end: it would close its side at once.
     b.run(&format!("sleep 60 | nc -l -p 8080 > {files}/blind.txt 2>/dev/null &"))?;
-    std::thread::sleep(Duration::from_millis(500));
+    wait_listens(b, 8080)?;
     let into = c.netns.files();
     c.netns.run(&format!(
         "rm -f {into}/blind; mkfifo {into}/blind; nc {} 8080 < {into}/blind > /dev/null 2>&1 & \
@@ -288,12 +289,7 @@ fn expression(lab: &Lab, sender: &str, frames: &str) -> Result<String> {
         ("V4", v4_of(sender).to_string()),
         ("V6", v6_of(sender).to_string()),
     ];
-    let mut text = frames.to_owned();
-    for (word, value) in words {
-        for end in [",", ")"] {
-            text = text.replace(&format!("={word}{end}"), &format!("='{value}'{end}"));
-        }
-    }
+    let text = with_values(frames, &words);
     ensure!(!text.contains("=PEER") && !text.contains("=V4"), "a word is left in {text}");
     Ok(text)
 }

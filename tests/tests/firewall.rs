@@ -14,7 +14,7 @@ use e2e::lab::{Lab, LabSpec, container, labelled, v4_of, v6_of};
 use e2e::netns::Netns;
 use e2e::process::eventually;
 use e2e::shell::Shell;
-use e2e::traffic::{Pinger, must_ping, ping, slow_stream};
+use e2e::traffic::{Pinger, must_ping, ping, slow_stream, wait_listens};
 use e2e::trials::{Fixture, check, run};
 use serde_json::Value;
 
@@ -104,10 +104,7 @@ enum Fate {
 /// A listener for as long as the fixture lives; each connection is closed at once.
 fn serve(end: &dyn Shell, port: u16) -> Result<()> {
     end.run(&format!("nc -ll -p {port} -e true > /dev/null 2>&1 &"))?;
-    let wanted = format!(":{port:04X} ");
-    eventually(&format!("{} listens on {port}", end.name()), Duration::from_secs(10), || {
-        end.succeeds(&format!("cat /proc/net/tcp /proc/net/tcp6 | grep -q '{wanted}'"))
-    })
+    wait_listens(end, port)
 }
 
 fn connect(from: &dyn Shell, to: IpAddr, port: u16) -> Result<Fate> {
@@ -180,7 +177,7 @@ fn explained(shop: &mut Shop) -> Result<()> {
 /// A connection that stays open for some seconds.
 fn hold_open(lab: &Lab, from: &str, to: &str, port: u16) -> Result<()> {
     lab.end(to).run(&format!("sleep 30 | nc -l -p {port} > /dev/null 2>&1 &"))?;
-    std::thread::sleep(Duration::from_millis(500));
+    wait_listens(lab.end(to), port)?;
     lab.end(from).run(&format!("sleep 30 | nc {} {port} > /dev/null 2>&1 &", v4_of(to))).map(drop)
 }
 
@@ -230,7 +227,8 @@ fn label_change(shop: &mut Shop) -> Result<()> {
     )?;
     let (c, d) = (lab.container("c"), lab.container("d"));
     let files = c.netns.files().to_owned();
-    d.netns.run("iperf3 -s -1 -p 5201 -D; sleep 0.5")?;
+    d.netns.run("iperf3 -s -1 -p 5201 -D")?;
+    wait_listens(&d.netns, 5201)?;
     let answers = Capture::start(&c.netns, &c.device(), "icmp[0] = 0")?;
     let before = datagrams(&d.netns)?;
     let pings = Pinger::start(&c.netns, v4_of("a"), 100)?;
@@ -327,7 +325,8 @@ fn datagrams(netns: &Netns) -> Result<u64> {
 
 /// One iperf3 run; its report.
 fn iperf3(from: &dyn Shell, to: &dyn Shell, address: IpAddr, port: u16, words: &str) -> Result<Value> {
-    to.run(&format!("iperf3 -s -1 -p {port} -D; sleep 0.5"))?;
+    to.run(&format!("iperf3 -s -1 -p {port} -D"))?;
+    wait_listens(to, port)?;
     let text =
         from.run_within(&format!("iperf3 -c {address} -p {port} {words} -J"), Duration::from_secs(40))?;
     serde_json::from_str(&text).with_context(|| text.clone())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::capture::Capture;
 use e2e::lab::{Lab, LabSpec, v4_of, v6_of};
-use e2e::scapy::{send_from_guest, send_from_netns};
+use e2e::scapy::{send_from_guest, send_from_netns, with_values};
 use e2e::trials::{Check, Fixture, check, run};
 
 /// What a workload may not do: a sentence, the reason it is counted under, and a frame in scapy's words.
@@ -150,18 +150,7 @@ fn expression(lab: &Lab, sender: &str, frames: &str) -> Result<String> {
         ("V4", v4_of(sender).to_string()),
         ("V6", v6_of(sender).to_string()),
     ];
-    let mut text = frames.to_owned();
-    for (word, value) in words {
-        text = replace_word(&text, word, &format!("'{value}'"));
-    }
-    Ok(text)
-}
-
-/// Replaces `word` where it stands as a value: after `=`.
-fn replace_word(text: &str, word: &str, value: &str) -> String {
-    text.replace(&format!("={word},"), &format!("={value},"))
-        .replace(&format!("={word})"), &format!("={value})"))
-        .replace(&format!(",{word})"), &format!(",{value})"))
+    Ok(with_values(frames, &words))
 }
 
 /// RFC 4291 appendix A: fe80::/64 with the EUI-64 of the MAC.
