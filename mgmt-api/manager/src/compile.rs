@@ -28,7 +28,18 @@ pub(crate) fn slice(state: &State, host: &str) -> Slice {
     let revision = state.hosts.get(host).map_or(0, |entry| entry.wanted);
     let firewall::Part { groups, identities, policies } = firewall::part(state, host, &ports);
     let settings = FirewallSettings::default();
-    Slice { revision, host: host.to_owned(), networks, ports, groups, identities, policies, settings }
+    Slice {
+        revision,
+        host: host.to_owned(),
+        networks,
+        ports,
+        routers: Vec::new(),
+        hosts: Vec::new(),
+        groups,
+        identities,
+        policies,
+        settings,
+    }
 }
 
 /// A network with everything filled in.
@@ -41,6 +52,7 @@ pub(crate) fn network(entry: &NetworkEntry) -> SliceNetwork {
         gateways: spec.gateways_in_use(),
         gateway_mac: gateway_mac(entry.vni),
         mtu: spec.mtu.bytes(),
+        router: spec.router.clone(),
     }
 }
 

@@ -33,6 +33,12 @@ pub struct Slice {
     pub networks: Vec<SliceNetwork>,
     /// Every port of these networks, by workload and name.
     pub ports: Vec<SlicePort>,
+    /// Routers of these networks, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<SliceRouter>,
+    /// Hosts that have one of these ports, this one among them, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<SliceHost>,
     /// Groups that the policies name, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<SliceGroup>,
@@ -66,6 +72,53 @@ pub struct SliceNetwork {
     pub gateway_mac: MacAddr,
     /// Largest IP packet, in bytes.
     pub mtu: u16,
+    /// The router it hangs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router: Option<String>,
+}
+
+/// A distributed router with everything filled in: each host routes between its networks for what is sent there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceRouter {
+    /// Its name.
+    pub name: String,
+    /// Routes beside those to its networks' own subnets; the longest prefix counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<SliceRoute>,
+}
+
+/// A static route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceRoute {
+    /// Where to.
+    #[schema(value_type = String)]
+    pub to: IpNet,
+    /// The address of a port on one of the router's networks that takes it from there.
+    #[schema(value_type = String)]
+    pub via: IpAddr,
+}
+
+/// A host that this one exchanges packets with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceHost {
+    /// Its name.
+    pub name: String,
+    /// Its addresses on the underlay, the preferred one first. Packets from other addresses are not taken for its own.
+    /// Empty when it has not told any yet.
+    #[schema(value_type = Vec<String>)]
+    pub underlay: Vec<IpAddr>,
+    /// UDP port on which it takes GENEVE.
+    pub port: u16,
+    /// Largest IP packet of its underlay interface, in bytes.
+    pub mtu: u16,
+    /// Whether it understands our GENEVE options, and must send them.
+    pub options: bool,
+    /// Somebody else's tunnel endpoint: it runs no agent, and answers no probes.
+    #[serde(default)]
+    pub external: bool,
 }
 
 /// A port with everything filled in.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mgmt_types::agent::{
-    self, FirewallSettings, ServiceMatch, Slice, SliceGroup, SliceIdentity, SliceNetwork, SlicePolicy,
-    SlicePort, SliceRule,
+    self, FirewallSettings, ServiceMatch, Slice, SliceGroup, SliceHost, SliceIdentity, SliceNetwork,
+    SlicePolicy, SlicePort, SliceRoute, SliceRouter, SliceRule,
 };
 use mgmt_types::{
     AddressRange, Attach, Firewall, FirewallPolicy, FirewallPolicySpec, Glob, Group, GroupSpec, Host,
@@ -230,13 +230,21 @@ proptest! {
         cidrs in vec(subnet(), 0..3), peers in vec(slice_peer(), 0..3), tier in select(Tier::ALL.to_vec()),
         services in vec(service_match(), 0..3),
     ) {
-        let network = SliceNetwork { name: name.clone(), vni: id, subnets, gateways: gateways.clone(), gateway_mac: mac, mtu };
+        let network = SliceNetwork {
+            name: name.clone(), vni: id, subnets, gateways: gateways.clone(), gateway_mac: mac, mtu,
+            router: Some(name.clone()),
+        };
+        let routes = cidrs.iter().zip(&gateways).map(|(to, via)| SliceRoute { to: *to, via: *via }).collect();
+        let host = SliceHost {
+            name: name.clone(), underlay: gateways.clone(), port: mtu, mtu, options: true, external: id % 2 == 0,
+        };
         let port = SlicePort {
             id, workload: name.clone(), name: name.clone(), network: name.clone(), host: name.clone(), mac,
             addresses: gateways, attach, queues: 1, rate_limit, identity: id, firewall: id % 2 == 0,
         };
         let slice = Slice {
             revision: 7, host: name.clone(), networks: vec![network], ports: vec![port],
+            routers: vec![SliceRouter { name: name.clone(), routes }], hosts: vec![host],
             groups: vec![SliceGroup { name: name.clone(), cidrs: cidrs.clone() }],
             identities: vec![SliceIdentity { id, groups: vec![0] }],
             policies: vec![SlicePolicy {

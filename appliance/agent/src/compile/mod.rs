@@ -247,6 +247,7 @@ pub(crate) mod tests {
                 gateways: vec!["10.0.1.1".parse().expect("an address")],
                 gateway_mac: MacAddr([2, 0, 0, 0, 1, 1]),
                 mtu: 1450,
+                router: None,
             }],
             ports,
             ..Slice::default()

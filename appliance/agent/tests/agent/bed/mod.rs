@@ -161,6 +161,7 @@ impl Bed {
                 gateways: vec!["10.77.0.254".parse().expect("an address")],
                 gateway_mac: MacAddr([2, 0, 0, 0, 9, 9]),
                 mtu: 1500,
+                router: None,
             }],
             ports: ports.iter().map(port).collect(),
             policies: vec![everything_passes()],
