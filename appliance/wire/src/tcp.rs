@@ -30,5 +30,7 @@ pub const RST: u8 = 0x04;
 pub const PSH: u8 = 0x08;
 /// The acknowledgement number means something.
 pub const ACK: u8 = 0x10;
+/// The receiver saw a congestion mark (RFC 3168).
+pub const ECE: u8 = 0x40;
 /// Congestion window reduced (RFC 3168).
 pub const CWR: u8 = 0x80;
