@@ -1,9 +1,11 @@
 //! What a host gets and what it says.
 //!
-//! The agent asks for its [`Slice`] as a stream, each item the full state at one revision, and posts a [`HostStatus`]
-//! from time to time. Fields a version does not know are ignored, so that manager and agents may be of different
-//! versions.
+//! The agent asks for its [`Slice`] as a stream, the first item the whole state at one revision and each further one a
+//! [`SliceDelta`], and posts a [`HostStatus`] from time to time. Fields a version does not know are ignored, so that
+//! manager and agents may be of different versions.
 
+mod delta;
+mod digest;
 mod firewall;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,8 @@ use utoipa::ToSchema;
 
 use crate::{Attach, MacAddr, RateLimit};
 
+pub use delta::{Changes, DeltaError, SealedSlice, SliceDelta, SliceState, Unchanged};
+pub use digest::{DigestParseError, SliceDigest};
 pub use firewall::{
     FirewallSettings, FlowTimeouts, Peer, RuleStatus, ServiceMatch, SliceGroup, SliceIdentity, SlicePolicy,
     SliceRule,
