@@ -17,8 +17,8 @@ use crate::board::Board;
 use crate::document;
 use crate::limiter::Limiter;
 use crate::state::State;
-use crate::store::{Commit, Store, StoreError, StoredToken, TokenChange};
-use crate::token::{self, Caller, Tokens};
+use crate::store::{Commit, RecordChange, Store, StoreError, Table};
+use crate::token::{self, Caller, StoredToken, Tokens};
 use crate::transaction::{self, Wish};
 
 pub(crate) struct Manager {
@@ -65,7 +65,7 @@ const MAX_TOKENS: usize = 1000;
 impl Manager {
     pub(crate) fn open(store: Box<dyn Store>) -> Result<Self, StoreError> {
         let state = store.load()?;
-        let tokens = Tokens::new(store.tokens()?);
+        let tokens = Tokens::new(tokens(&*store)?);
         Ok(Self {
             store,
             current: watch::Sender::new(Arc::new(state)),
@@ -123,6 +123,7 @@ impl Manager {
                 removals: &plan.removals,
                 identities: &plan.identities,
                 counters: plan.state.counters,
+                records: &[],
                 audit: &audit,
             })
             .map_err(|error| internal(&error))?;
@@ -208,7 +209,13 @@ impl Manager {
             created: audit.time.clone(),
             hash: token::hash(&secret),
         };
-        self.store.change_token(TokenChange::Add(&stored), &audit).map_err(|error| internal(&error))?;
+        let change = RecordChange {
+            table: Table::Tokens,
+            key: stored.name.clone(),
+            before: None,
+            after: Some(serde_json::to_string(&stored).map_err(|error| internal(&error))?),
+        };
+        self.store.change_records(&[change], &audit).map_err(|error| internal(&error))?;
         self.tokens.add(stored);
         Ok(TokenSecret { name: wish.name.clone(), role: wish.role, secret })
     }
@@ -229,7 +236,14 @@ impl Manager {
         }
         let mut audit = self.entry(request, 200);
         audit.detail = Some(format!("token {name} with role {}", token.role));
-        self.store.change_token(TokenChange::Remove(name), &audit).map_err(|error| internal(&error))?;
+        let kept = self.store.records(Table::Tokens).map_err(|error| internal(&error))?;
+        let change = RecordChange {
+            table: Table::Tokens,
+            key: name.to_owned(),
+            before: kept.into_iter().find_map(|(key, text)| (key == name).then_some(text)),
+            after: None,
+        };
+        self.store.change_records(&[change], &audit).map_err(|error| internal(&error))?;
         self.tokens.remove(name);
         Ok(())
     }
@@ -306,6 +320,15 @@ impl Manager {
             suppressed: 0,
         }
     }
+}
+
+/// The tokens that are kept.
+fn tokens(store: &dyn Store) -> Result<Vec<StoredToken>, StoreError> {
+    let read = |(name, text): (String, String)| {
+        serde_json::from_str(&text)
+            .map_err(|source| StoreError::Damaged { what: format!("token {name}"), source })
+    };
+    store.records(Table::Tokens)?.into_iter().map(read).collect()
 }
 
 /// The client learns that something broke, the log what.

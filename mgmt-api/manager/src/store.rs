@@ -1,11 +1,10 @@
-//! What outlives the process: entries, history, tokens, audit log.
+//! What outlives the process: entries, history, records, audit log.
 
 mod embedded;
 
 use std::path::PathBuf;
 
-use mgmt_types::{AuditEntry, Kind, Revision, Role};
-use serde::{Deserialize, Serialize};
+use mgmt_types::{AuditEntry, Kind, Revision};
 
 use crate::files::FileError;
 use crate::state::{Counters, Entry, GroupSet, State};
@@ -29,11 +28,11 @@ pub(crate) trait Store: Send + Sync {
     /// The oldest revision that is still kept.
     fn oldest_revision(&self) -> Result<Option<u64>, StoreError>;
 
-    /// All tokens, by name.
-    fn tokens(&self) -> Result<Vec<StoredToken>, StoreError>;
+    /// All records of a table, by key.
+    fn records(&self, table: Table) -> Result<Vec<(String, String)>, StoreError>;
 
-    /// Adds or removes a token and writes the audit entry, both or none.
-    fn change_token(&self, change: TokenChange<'_>, audit: &AuditEntry) -> Result<(), StoreError>;
+    /// Changes records and writes the audit entry, all or nothing; refused when a record is not as a change expects.
+    fn change_records(&self, changes: &[RecordChange], audit: &AuditEntry) -> Result<(), StoreError>;
 
     /// Adds an entry about something that was refused.
     fn refused(&self, audit: &AuditEntry) -> Result<(), StoreError>;
@@ -51,24 +50,36 @@ pub(crate) struct Commit<'a> {
     /// Sets of groups to write, by number, and those to remove.
     pub(crate) identities: &'a [(u32, Option<GroupSet>)],
     pub(crate) counters: Counters,
+    /// Records that change with it; it is refused when one of them is not as expected.
+    pub(crate) records: &'a [RecordChange],
     pub(crate) audit: &'a AuditEntry,
 }
 
-/// A token without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StoredToken {
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    pub(crate) created: String,
-    /// SHA-256 of the secret, in hexadecimal.
-    pub(crate) hash: String,
+/// What records are about. A record is JSON text under a key; it has no revision and no history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Table {
+    /// Tokens of people and programs, by name.
+    Tokens,
 }
 
-/// What happens to a token.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum TokenChange<'a> {
-    Add(&'a StoredToken),
-    Remove(&'a str),
+impl Table {
+    /// As keys of the store begin; it has no slash.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
+/// What happens to one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordChange {
+    pub(crate) table: Table,
+    pub(crate) key: String,
+    /// The text that has to be there, byte by byte; none: there must be no such record.
+    pub(crate) before: Option<String>,
+    /// The text that is there afterwards; none: the record is removed.
+    pub(crate) after: Option<String>,
 }
 
 /// Why the store could not do it.
@@ -100,6 +111,14 @@ pub enum StoreError {
         have: u64,
         /// The revision that was to be written.
         got: u64,
+    },
+    /// Somebody else changed a record in between.
+    #[error("{table}/{key} is not as it was when its change was planned")]
+    Raced {
+        /// The record's table.
+        table: &'static str,
+        /// The record's key.
+        key: String,
     },
     /// Something in it cannot be read.
     #[error("the store is damaged: {what}: {source}")]

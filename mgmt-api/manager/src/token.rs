@@ -6,8 +6,17 @@ use std::sync::{PoisonError, RwLock};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use mgmt_types::{Role, TokenInfo};
+use serde::{Deserialize, Serialize};
 
-use crate::store::StoredToken;
+/// A token as it is kept: without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredToken {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) created: String,
+    /// SHA-256 of the secret, in hexadecimal.
+    pub(crate) hash: String,
+}
 
 /// A fresh secret: 256 random bits in hexadecimal behind a prefix that secret scanners can look for.
 pub(crate) fn secret() -> Result<String, aws_lc_rs::error::Unspecified> {

@@ -15,7 +15,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Commit, Store, StoreError, StoredToken, TokenChange};
+use super::{Commit, RecordChange, Store, StoreError, Table as Records};
 use crate::files::FileError;
 use crate::state::{Counters, Entry, State};
 
@@ -23,13 +23,16 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
 const IDENTITIES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("identities");
 const HISTORY: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("history");
+/// By table and key, with a slash between them.
+const RECORDS: TableDefinition<'_, &str, &str> = TableDefinition::new("records");
+/// Where layouts 1 and 2 keep tokens.
 const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
 const DONE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit-done");
 const REFUSED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit-refused");
 
-/// The layout this version writes. One that was written by an older version has less in it and is read as it is: layout
-/// 1 knows no groups and no policies.
-const LAYOUT: u64 = 2;
+/// The layout this version writes. One that was written by an older version has less in it: layout 1 knows no groups and
+/// no policies, layout 2 has no records but a table of tokens, which become records.
+const LAYOUT: u64 = 3;
 /// Cache of the database, in bytes: the state itself is in memory, so it serves history and audit reads alone.
 const CACHE: usize = 16 << 20;
 
@@ -92,7 +95,13 @@ impl Embedded {
             // Readers find no table that was never opened for writing.
             write.open_table(ENTRIES).map_err(failed)?;
             write.open_table(IDENTITIES).map_err(failed)?;
-            write.open_table(TOKENS).map_err(failed)?;
+            let mut records = write.open_table(RECORDS).map_err(failed)?;
+            let mut tokens = write.open_table(TOKENS).map_err(failed)?;
+            while let Some((name, token)) = tokens.pop_first().map_err(failed)? {
+                let token: serde_json::Value = decode(name.value(), token.value())?;
+                let key = record_key(Records::Tokens, name.value());
+                records.insert(key.as_str(), token.to_string().as_str()).map_err(failed)?;
+            }
             for table in [HISTORY, DONE, REFUSED] {
                 write.open_table(table).map_err(failed)?;
             }
@@ -168,6 +177,7 @@ impl Store for Embedded {
                     None => drop(identities.remove(id).map_err(failed)?),
                 }
             }
+            change_records(write, commit.records)?;
             self.add_history(write, &mut meta, commit.revision)?;
             add_audit(write, &mut meta, DONE, self.limits.done, commit.audit)
         })
@@ -197,27 +207,22 @@ impl Store for Embedded {
         Ok(history.first().map_err(failed)?.map(|(key, _)| key.value()))
     }
 
-    fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+    fn records(&self, table: Records) -> Result<Vec<(String, String)>, StoreError> {
         let read = self.database.begin_read().map_err(failed)?;
-        let mut tokens = Vec::new();
-        for item in read.open_table(TOKENS).map_err(failed)?.iter().map_err(failed)? {
+        let records = read.open_table(RECORDS).map_err(failed)?;
+        let prefix = record_key(table, "");
+        let mut found = Vec::new();
+        for item in records.range(prefix.as_str()..).map_err(failed)? {
             let (key, value) = item.map_err(failed)?;
-            tokens.push(decode(key.value(), value.value())?);
+            let Some(key) = key.value().strip_prefix(&prefix) else { break };
+            found.push((key.to_owned(), value.value().to_owned()));
         }
-        Ok(tokens)
+        Ok(found)
     }
 
-    fn change_token(&self, change: TokenChange<'_>, audit: &AuditEntry) -> Result<(), StoreError> {
+    fn change_records(&self, changes: &[RecordChange], audit: &AuditEntry) -> Result<(), StoreError> {
         self.write(|write| {
-            let mut tokens = write.open_table(TOKENS).map_err(failed)?;
-            match change {
-                TokenChange::Add(token) => {
-                    tokens
-                        .insert(token.name.as_str(), encode(&token.name, token)?.as_slice())
-                        .map_err(failed)?;
-                }
-                TokenChange::Remove(name) => drop(tokens.remove(name).map_err(failed)?),
-            }
+            change_records(write, changes)?;
             let mut meta = write.open_table(META).map_err(failed)?;
             add_audit(write, &mut meta, DONE, self.limits.done, audit)
         })
@@ -269,6 +274,26 @@ impl Embedded {
         meta.insert("history-count", count).map_err(failed)?;
         Ok(())
     }
+}
+
+fn record_key(table: Records, key: &str) -> String {
+    format!("{}/{key}", table.as_str())
+}
+
+fn change_records(write: &WriteTransaction, changes: &[RecordChange]) -> Result<(), StoreError> {
+    let mut records = write.open_table(RECORDS).map_err(failed)?;
+    for change in changes {
+        let key = record_key(change.table, &change.key);
+        let before = match &change.after {
+            Some(after) => records.insert(key.as_str(), after.as_str()).map_err(failed)?,
+            None => records.remove(key.as_str()).map_err(failed)?,
+        };
+        // What was written goes with the transaction.
+        if before.as_ref().map(|before| before.value()) != change.before.as_deref() {
+            return Err(StoreError::Raced { table: change.table.as_str(), key: change.key.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Adds an entry under the next number and lets the oldest of its table go while there are too many.
@@ -350,7 +375,9 @@ mod tests {
         let counters = plan.state.counters;
         let (puts, removals, audit) = (&plan.puts, &plan.removals, &entry("apply"));
         let identities = &plan.identities;
-        store.commit(&Commit { revision: &revision, puts, removals, identities, counters, audit }).unwrap();
+        let records = &[];
+        let commit = Commit { revision: &revision, puts, removals, identities, counters, records, audit };
+        store.commit(&commit).unwrap();
         plan.state
     }
 
@@ -394,8 +421,9 @@ mod tests {
             hosts: Vec::new(),
         };
         let counters = state.counters;
-        let audit = &entry("x");
-        let commit = Commit { revision: &stale, puts: &[], removals: &[], identities: &[], counters, audit };
+        let (records, audit) = (&[], &entry("x"));
+        let commit =
+            Commit { revision: &stale, puts: &[], removals: &[], identities: &[], counters, records, audit };
         assert!(matches!(store.commit(&commit), Err(StoreError::Conflict { have: 1, got: 1 })));
         assert_eq!(store.load().unwrap(), state);
     }
@@ -440,16 +468,96 @@ mod tests {
         assert_eq!(kept.last().map(|revision| revision.revision), Some(state.revision));
     }
 
+    fn change(key: &str, before: Option<&str>, after: Option<&str>) -> RecordChange {
+        let text = |text: &str| text.to_owned();
+        RecordChange {
+            table: Records::Tokens,
+            key: key.into(),
+            before: before.map(text),
+            after: after.map(text),
+        }
+    }
+
     #[test]
-    fn tokens_are_added_and_removed() {
+    fn a_record_changes_only_when_it_is_as_expected_and_then_with_all_others() {
         let directory = tempfile::tempdir().unwrap();
         let store = Embedded::open(&directory.path().join("store"), Limits::default()).unwrap();
-        let token =
-            StoredToken { name: "ci".into(), role: Role::Viewer, created: String::new(), hash: "00".into() };
-        store.change_token(TokenChange::Add(&token), &entry("add")).unwrap();
-        assert_eq!(store.tokens().unwrap(), [token]);
-        store.change_token(TokenChange::Remove("ci"), &entry("remove")).unwrap();
-        assert_eq!(store.tokens().unwrap(), []);
-        assert_eq!(store.audit(None, 9).unwrap().len(), 2);
+        let found = || store.records(Records::Tokens).unwrap();
+        let record = |key: &str, text: &str| (key.to_owned(), text.to_owned());
+        let both = [change("a", None, Some("1")), change("b", None, Some("2"))];
+        store.change_records(&both, &entry("add")).unwrap();
+        assert_eq!(found(), [record("a", "1"), record("b", "2")]);
+
+        for wrong in [
+            change("b", None, Some("3")),
+            change("b", Some("1"), Some("3")),
+            change("b", Some("1"), None),
+            change("c", Some("2"), Some("3")),
+            change("c", Some("2"), None),
+        ] {
+            let changes = [change("a", Some("1"), Some("9")), wrong];
+            let error = store.change_records(&changes, &entry("lose")).unwrap_err();
+            assert!(matches!(error, StoreError::Raced { table: "tokens", .. }), "{error}");
+            assert_eq!(found(), [record("a", "1"), record("b", "2")]);
+        }
+
+        store
+            .change_records(&[change("a", Some("1"), None), change("b", Some("2"), Some("4"))], &entry("x"))
+            .unwrap();
+        assert_eq!(found(), [record("b", "4")]);
+        assert_eq!(store.audit(None, 9).unwrap().len(), 2, "what was not done is not in the log");
+    }
+
+    #[test]
+    fn a_commit_with_a_record_that_is_not_as_expected_is_refused_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&directory.path().join("store"), Limits::default()).unwrap();
+        let revision = |revision| Revision {
+            revision,
+            time: String::new(),
+            author: String::new(),
+            changes: Vec::new(),
+            hosts: Vec::new(),
+        };
+        let commit = |number, records: &[RecordChange]| {
+            let (counters, audit) = (Counters::default(), &entry("x"));
+            let revision = &revision(number);
+            store.commit(&Commit {
+                revision,
+                puts: &[],
+                removals: &[],
+                identities: &[],
+                counters,
+                records,
+                audit,
+            })
+        };
+        commit(1, &[change("a", None, Some("1"))]).unwrap();
+        assert!(matches!(commit(2, &[change("a", None, Some("2"))]), Err(StoreError::Raced { .. })));
+        assert_eq!(store.load().unwrap().revision, 1);
+        assert_eq!(store.records(Records::Tokens).unwrap(), [("a".to_owned(), "1".to_owned())]);
+        commit(2, &[change("a", Some("1"), None)]).unwrap();
+        assert_eq!(store.records(Records::Tokens).unwrap(), []);
+    }
+
+    #[test]
+    fn tokens_of_an_older_layout_become_records() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        {
+            let database = Database::create(&path).unwrap();
+            let write = database.begin_write().unwrap();
+            write.open_table(META).unwrap().insert("layout", 2).unwrap();
+            let token = br#"{"name":"ci","role":"viewer","created":"2024-01-01T00:00:00Z","hash":"00"}"#;
+            write.open_table(TOKENS).unwrap().insert("ci", token.as_slice()).unwrap();
+            write.commit().unwrap();
+        }
+        for _ in 0..2 {
+            let store = Embedded::open(&path, Limits::default()).unwrap();
+            let records = store.records(Records::Tokens).unwrap();
+            let (key, text) = &records[0];
+            let token: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!((records.len(), key.as_str(), &token["role"]), (1, "ci", &"viewer".into()));
+        }
     }
 }
