@@ -83,6 +83,8 @@ impl Board {
             error: notes.error.or(silence),
             ports: notes.ports.iter().map(port).collect(),
             rules: self.tally.rules(&world, &Clock::read()),
+            underlay: None,
+            peers: Vec::new(),
         }
     }
 }

@@ -130,7 +130,7 @@ mod tests {
             revision: 12,
             error: None,
             ports: vec![port.clone(), PortStatus { port: "eth1".into(), link: Link::Waiting, ..port }],
-            rules: Vec::new(),
+            ..HostStatus::default()
         };
         let text = render(&status);
         for line in [

@@ -39,7 +39,8 @@ impl Board {
         if !state.hosts.contains_key(&status.host) {
             return;
         }
-        let own: HashSet<u32> = Index::of(state).ids_of(&status.host).iter().copied().collect();
+        let workloads = state.places.on_host(&status.host).filter_map(|name| state.workloads.get(name));
+        let own: HashSet<u32> = workloads.flat_map(|entry| entry.ports.values().copied()).collect();
         let mut ports = HashMap::new();
         for mut port in std::mem::take(&mut status.ports) {
             if own.contains(&port.id) {
@@ -48,6 +49,7 @@ impl Board {
             }
         }
         let rules = rules(state, std::mem::take(&mut status.rules));
+        bound_peers(state, &mut status);
         cut(&mut status.version);
         status.error.iter_mut().for_each(cut);
         let host = status.host.clone();
@@ -305,6 +307,19 @@ fn bound(port: &mut PortStatus) {
     port.details.values_mut().for_each(cut);
 }
 
+/// Of what a host says about its peers and itself on the underlay, what can be true, in bounded size.
+fn bound_peers(state: &State, status: &mut HostStatus) {
+    let mut told = HashSet::new();
+    status.peers.retain(|peer| state.hosts.contains_key(&peer.host) && told.insert(peer.host.clone()));
+    for peer in &mut status.peers {
+        let mut left = MAX_FACTS;
+        peer.drops.retain(|reason, _| keep(&mut left, reason.len()));
+    }
+    if let Some(underlay) = &mut status.underlay {
+        underlay.addresses.truncate(MAX_FACTS);
+    }
+}
+
 fn keep(left: &mut usize, length: usize) -> bool {
     let stays = *left > 0 && length <= MAX_TEXT;
     *left -= usize::from(stays);
@@ -323,6 +338,7 @@ fn is_fresh(report: &Report, now: SystemTime) -> bool {
 #[cfg(test)]
 mod tests {
     use mgmt_types::Kind;
+    use mgmt_types::agent::PeerStatus;
 
     use super::*;
     use crate::testing::state_of;
@@ -345,7 +361,7 @@ mod tests {
                 drops: [("spoofed-mac".to_owned(), 2)].into(),
                 ..PortStatus::default()
             }],
-            rules: Vec::new(),
+            ..HostStatus::default()
         }
     }
 
@@ -382,11 +398,17 @@ mod tests {
         said.ports[0].drops = (0..1000).map(|n| (format!("reason-{n}"), 1)).collect();
         said.ports[0].faults = vec!["x".repeat(5000); 1000];
         said.ports.push(foreign);
+        let stranger = PeerStatus { host: "nobody".into(), ..PeerStatus::default() };
+        let peer =
+            PeerStatus { host: "a".into(), drops: said.ports[0].drops.clone(), ..PeerStatus::default() };
+        said.peers = vec![peer.clone(), stranger, peer];
         board.post(&state, said.clone(), now);
         board.post(&state, HostStatus { host: "nobody".into(), ..said }, now);
         let reports = board.0.read().unwrap();
         assert_eq!((reports.len(), reports["a"].ports.len()), (1, 1));
         let port = &reports["a"].ports[&state.workloads["w"].ports["e"]];
+        let peers = &reports["a"].status.peers;
+        assert_eq!((peers.len(), peers[0].drops.len()), (1, 128));
         assert_eq!((port.drops.len(), port.faults.len(), port.faults[0].len()), (128, 128, 1000));
         assert_eq!(reports["a"].status.error.as_ref().unwrap().len(), 1000);
     }

@@ -7,6 +7,7 @@
 mod delta;
 mod digest;
 mod firewall;
+mod underlay;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,9 +24,10 @@ pub use firewall::{
     FirewallSettings, FlowTimeouts, Peer, RuleStatus, ServiceMatch, SliceGroup, SliceIdentity, SlicePolicy,
     SliceRule,
 };
+pub use underlay::{GENEVE_PORT, PeerStatus, Underlay};
 
-/// All one host needs at one revision: its networks and all ports on them, its own and those of other hosts, and the
-/// firewall policies that apply to its own.
+/// All one host needs at one revision: its networks and those its routers lead to, all ports on them, its own and
+/// those of other hosts, these hosts, and the firewall policies that apply to its own ports.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Slice {
@@ -33,14 +35,15 @@ pub struct Slice {
     pub revision: u64,
     /// The host it is for.
     pub host: String,
-    /// Networks that have a port on this host, by name.
+    /// Networks that have a port on this host, or had one that moved away a short while ago, and all networks of the
+    /// routers these hang on, by name.
     pub networks: Vec<SliceNetwork>,
     /// Every port of these networks, by workload and name.
     pub ports: Vec<SlicePort>,
-    /// Routers of these networks, by name.
+    /// Routers of these networks, by name; also those without a resource of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routers: Vec<SliceRouter>,
-    /// Hosts that have one of these ports, this one among them, by name.
+    /// This host and all that have one of these ports or had it a short while ago, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<SliceHost>,
     /// Groups that the policies name, by name.
@@ -79,6 +82,9 @@ pub struct SliceNetwork {
     /// The router it hangs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub router: Option<String>,
+    /// Whether the maximum segment size that TCP connections announce is cut to what the MTU carries.
+    #[serde(default = "yes")]
+    pub mss_clamp: bool,
 }
 
 /// A distributed router with everything filled in: each host routes between its networks for what is sent there.
@@ -139,6 +145,9 @@ pub struct SlicePort {
     pub network: String,
     /// The host it is on; equal to [`Slice::host`] when local.
     pub host: String,
+    /// The host it was on until a short while ago. That one passes on what others still send there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<String>,
     /// Its MAC address.
     #[schema(value_type = String)]
     pub mac: MacAddr,
@@ -182,6 +191,12 @@ pub struct HostStatus {
     /// What its rules counted; those that nothing matched are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleStatus>,
+    /// Where other hosts reach it; absent when it has not found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underlay: Option<Underlay>,
+    /// How it fares with each host it exchanges packets with, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerStatus>,
 }
 
 /// What a host says about one local port.

@@ -24,6 +24,7 @@ fn network((name, mtu): (String, u16)) -> SliceNetwork {
         gateway_mac: MacAddr([2, 0, 0, 0, 0, 1]),
         mtu,
         router: None,
+        mss_clamp: true,
     }
 }
 
@@ -34,6 +35,7 @@ fn port((id, (workload, name, identity)): (u32, (String, String, u32))) -> Slice
         name,
         network: "blue".into(),
         host: "h".into(),
+        moved_from: None,
         mac: MacAddr([2, 0, 0, 0, 0, 2]),
         addresses: Vec::new(),
         attach: Attach::Tap(Tap { device: "t".into(), netns: None }),

@@ -232,7 +232,7 @@ proptest! {
     ) {
         let network = SliceNetwork {
             name: name.clone(), vni: id, subnets, gateways: gateways.clone(), gateway_mac: mac, mtu,
-            router: Some(name.clone()),
+            router: Some(name.clone()), mss_clamp: id % 2 == 0,
         };
         let routes = cidrs.iter().zip(&gateways).map(|(to, via)| SliceRoute { to: *to, via: *via }).collect();
         let host = SliceHost {
@@ -240,6 +240,7 @@ proptest! {
         };
         let port = SlicePort {
             id, workload: name.clone(), name: name.clone(), network: name.clone(), host: name.clone(), mac,
+            moved_from: Some(name.clone()),
             addresses: gateways, attach, queues: 1, rate_limit, identity: id, firewall: id % 2 == 0,
         };
         let slice = Slice {

@@ -248,6 +248,7 @@ pub(crate) mod tests {
                 gateway_mac: MacAddr([2, 0, 0, 0, 1, 1]),
                 mtu: 1450,
                 router: None,
+                mss_clamp: true,
             }],
             ports,
             ..Slice::default()
@@ -262,6 +263,7 @@ pub(crate) mod tests {
             name: "eth0".into(),
             network: "blue".into(),
             host: "here".into(),
+            moved_from: None,
             mac: MacAddr([2, 0, 0, 0, 0, id as u8]),
             addresses: vec![format!("10.0.1.{}", 10 + id).parse().expect("an address")],
             attach: Attach::VhostUser(VhostUser::default()),

@@ -140,6 +140,7 @@ impl Bed {
             name: "eth0".into(),
             network: "blue".into(),
             host: "here".into(),
+            moved_from: None,
             mac: MacAddr([2, 0, 0, 0, 0, n as u8]),
             addresses: vec![
                 format!("10.77.0.{n}").parse().expect("an address"),
@@ -162,6 +163,7 @@ impl Bed {
                 gateway_mac: MacAddr([2, 0, 0, 0, 9, 9]),
                 mtu: 1500,
                 router: None,
+                mss_clamp: true,
             }],
             ports: ports.iter().map(port).collect(),
             policies: vec![everything_passes()],
