@@ -2,44 +2,113 @@
 
 mod firewall;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use mgmt_types::agent::{FirewallSettings, Slice, SliceNetwork, SlicePort};
+use mgmt_types::agent::{
+    FirewallSettings, GENEVE_PORT, Slice, SliceHost, SliceNetwork, SlicePort, SliceRouter,
+};
 use mgmt_types::{MacAddr, PortSpec, derive};
 
-use crate::state::{NetworkEntry, State, WorkloadEntry};
+use crate::state::{HostEntry, NetworkEntry, State, WorkloadEntry};
 
-/// All that `host` needs: the networks it has ports on, every port of these networks, and the policies for its own.
+/// All that `host` needs: the networks it has ports on and those their routers lead to, every port of these networks,
+/// the hosts that have them, and the policies for its own ports.
 pub(crate) fn slice(state: &State, host: &str) -> Slice {
-    let mut present = BTreeSet::new();
-    for entry in state.workloads.values().filter(|entry| entry.resource.spec.host == host) {
-        present.extend(entry.resource.spec.ports.iter().map(|port| port.network.as_str()));
-    }
-    let networks =
-        present.iter().filter_map(|name| state.networks.get(*name)).map(|entry| network(entry)).collect();
-    let ports: Vec<SlicePort> = state
-        .workloads
-        .values()
+    let networks = view(state, host);
+    let workloads: BTreeSet<&str> =
+        networks.keys().flat_map(|network| state.places.on_network(network)).collect();
+    let ports: Vec<SlicePort> = workloads
+        .into_iter()
+        .filter_map(|name| state.workloads.get(name))
         .flat_map(|entry| ports(state, entry))
-        .filter(|port| present.contains(port.network.as_str()))
+        .filter(|port| networks.contains_key(port.network.as_str()))
         .collect();
-    let revision = state.hosts.get(host).map_or(0, |entry| entry.wanted);
+    let routers: BTreeSet<&str> =
+        networks.values().filter_map(|entry| entry.resource.spec.router.as_deref()).collect();
+    let hosts: BTreeSet<&str> = ports
+        .iter()
+        .flat_map(|port| [Some(port.host.as_str()), port.moved_from.as_deref()])
+        .flatten()
+        .chain([host])
+        .collect();
     let firewall::Part { groups, identities, policies } = firewall::part(state, host, &ports);
-    let settings = FirewallSettings::default();
     Slice {
-        revision,
+        revision: state.hosts.get(host).map_or(0, |entry| entry.wanted),
         host: host.to_owned(),
-        networks,
+        networks: networks.values().map(|entry| network(entry)).collect(),
+        routers: routers.into_iter().map(router).collect(),
+        hosts: hosts.into_iter().filter_map(|name| state.hosts.get(name)).map(|entry| peer(entry)).collect(),
         ports,
-        routers: Vec::new(),
-        hosts: Vec::new(),
         groups,
         identities,
         policies,
-        settings,
+        settings: FirewallSettings::default(),
     }
+}
+
+/// The networks a host needs, by name: those it has ports on, or had until a short while ago, and all that hang on the
+/// same routers.
+fn view<'a>(state: &'a State, host: &str) -> BTreeMap<&'a str, &'a NetworkEntry> {
+    let mut networks = BTreeMap::new();
+    let workloads = state.places.on_host(host).chain(state.places.left(host));
+    for port in
+        workloads.filter_map(|name| state.workloads.get(name)).flat_map(|entry| &entry.resource.spec.ports)
+    {
+        if networks.contains_key(port.network.as_str()) {
+            continue;
+        }
+        for name in state.domain(&port.network) {
+            if let Some(entry) = state.networks.get(name) {
+                networks.insert(name, &**entry);
+            }
+        }
+    }
+    networks
+}
+
+/// The hosts that need one of these networks: the other way round of what a host needs.
+pub(crate) fn viewers<'a>(
+    state: &'a State,
+    networks: impl IntoIterator<Item = &'a str>,
+) -> BTreeSet<&'a str> {
+    let domains: BTreeSet<&str> = networks.into_iter().flat_map(|network| state.domain(network)).collect();
+    domains
+        .into_iter()
+        .flat_map(|network| state.places.on_network(network))
+        .filter_map(|name| state.workloads.get(name))
+        .flat_map(|entry| [Some(entry.resource.spec.host.as_str()), entry.moved_from.as_deref()])
+        .flatten()
+        .collect()
+}
+
+/// The networks that `host` has or had ports on: all who need one of them know the host.
+pub(crate) fn homes<'a>(state: &'a State, host: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    let workloads = state.places.on_host(host).chain(state.places.left(host));
+    workloads
+        .filter_map(|name| state.workloads.get(name))
+        .flat_map(|entry| entry.resource.spec.ports.iter().map(|port| port.network.as_str()))
+}
+
+/// A host as others need to know it.
+pub(crate) fn peer(entry: &HostEntry) -> SliceHost {
+    SliceHost {
+        name: entry.resource.name.clone(),
+        underlay: Vec::new(),
+        port: GENEVE_PORT,
+        mtu: UNDERLAY_MTU,
+        options: true,
+        external: false,
+    }
+}
+
+/// What the underlay of a host that has not told carries, in bytes: the Ethernet default.
+const UNDERLAY_MTU: u16 = 1500;
+
+/// A router with everything filled in.
+fn router(name: &str) -> SliceRouter {
+    SliceRouter { name: name.to_owned(), routes: Vec::new() }
 }
 
 /// A network with everything filled in.
@@ -53,6 +122,7 @@ pub(crate) fn network(entry: &NetworkEntry) -> SliceNetwork {
         gateway_mac: gateway_mac(entry.vni),
         mtu: spec.mtu.bytes(),
         router: spec.router.clone(),
+        mss_clamp: true,
     }
 }
 
@@ -73,6 +143,7 @@ fn port(state: &State, entry: &WorkloadEntry, spec: &PortSpec) -> Option<SlicePo
         name: spec.name.clone(),
         network: spec.network.clone(),
         host: workload.spec.host.clone(),
+        moved_from: entry.moved_from.clone().filter(|host| state.hosts.contains_key(host)),
         mac: spec.mac_in_use(&workload.name),
         addresses: addresses(&network.resource.spec.subnets, &workload.name, spec),
         attach: spec.attach_in_use(&workload.name, workload.spec.kind),
@@ -150,6 +221,136 @@ spec: { host: host-b, kind: vm, ports: [{ name: eth0, network: red }] }
         assert_eq!(ports, [("web-1", "host-a"), ("web-2", "host-b")]);
         assert_eq!(super::slice(&state, "host-b").networks.len(), 2);
         assert_eq!(super::slice(&state, "host-c").networks.len(), 0);
+    }
+
+    /// Networks `a` and `b` on router `r`, network `far` on router `s` with the same addresses; on each a workload of its
+    /// own host.
+    const ROUTED: &str = r#"
+kind: Host
+name: host-a
+---
+kind: Host
+name: host-b
+---
+kind: Host
+name: host-c
+---
+kind: Network
+name: a
+spec: { subnets: [10.0.1.0/24], router: r }
+---
+kind: Network
+name: b
+spec: { subnets: [10.0.2.0/24], router: r }
+---
+kind: Network
+name: empty
+spec: { subnets: [10.0.3.0/24], router: r }
+---
+kind: Network
+name: far
+spec: { subnets: [10.0.1.0/24], router: s }
+---
+kind: Workload
+name: on-a
+spec: { host: host-a, kind: vm, ports: [{ name: eth0, network: a }] }
+---
+kind: Workload
+name: on-b
+labels: { tier: db }
+spec: { host: host-b, kind: vm, ports: [{ name: eth0, network: b }] }
+---
+kind: Workload
+name: on-far
+spec: { host: host-c, kind: vm, ports: [{ name: eth0, network: far }] }
+---
+kind: Group
+name: db
+spec: { match: tier = db }
+"#;
+
+    fn names<'a, T>(items: &'a [T], name: impl Fn(&'a T) -> &'a str) -> Vec<&'a str> {
+        items.iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_host_gets_what_its_routers_lead_to_and_nothing_of_other_routers() {
+        let slice = slice(&state_of(ROUTED), "host-a");
+        assert_eq!(names(&slice.networks, |network| &network.name), ["a", "b", "empty"]);
+        assert_eq!(names(&slice.ports, |port| &port.workload), ["on-a", "on-b"]);
+        assert_eq!(names(&slice.routers, |router| &router.name), ["r"]);
+        assert_eq!(names(&slice.hosts, |host| &host.name), ["host-a", "host-b"]);
+        assert_eq!(names(&slice.groups, |group| &group.name), ["db"], "the group of a workload on b");
+        assert_eq!(slice.identities.len(), 1);
+    }
+
+    #[test]
+    fn a_host_without_ports_knows_itself() {
+        let state = state_of("kind: Host\nname: host-a\n");
+        let slice = slice(&state, "host-a");
+        assert_eq!(names(&slice.hosts, |host| &host.name), ["host-a"]);
+        assert!(slice.networks.is_empty() && slice.ports.is_empty() && slice.routers.is_empty());
+    }
+
+    #[test]
+    fn a_move_reaches_the_old_host_the_new_one_and_every_peer() {
+        let state = state_of(ROUTED);
+        let moved = "kind: Workload\nname: on-a\nspec: { host: host-c, kind: vm, ports: [{ name: eth0, network: a }] }";
+        let plan = transaction::plan(&state, &wishes(moved)).unwrap();
+        assert_eq!(plan.hosts, ["host-a", "host-b", "host-c"]);
+        let place = |host: &str| {
+            let slice = slice(&plan.state, host);
+            let port = slice.ports.iter().find(|port| port.workload == "on-a").unwrap();
+            (port.id, port.mac, port.host.clone(), port.moved_from.clone())
+        };
+        let before = slice(&state, "host-a").ports[0].clone();
+        let expected = (before.id, before.mac, "host-c".to_owned(), Some("host-a".to_owned()));
+        for host in ["host-a", "host-b", "host-c"] {
+            assert_eq!(place(host), expected, "on {host}");
+        }
+        // The old host passes on what comes late: it keeps the network and learns where the new one is.
+        let old = slice(&plan.state, "host-a");
+        assert_eq!(names(&old.networks, |network| &network.name), ["a", "b", "empty"]);
+        assert_eq!(names(&old.hosts, |host| &host.name), ["host-a", "host-b", "host-c"]);
+        // The new one, and whoever sends, knows from which host that may come.
+        let new = slice(&plan.state, "host-c");
+        assert_eq!(names(&new.hosts, |host| &host.name), ["host-a", "host-b", "host-c"]);
+        let back = "kind: Workload\nname: on-a\nspec: { host: host-a, kind: vm, ports: [{ name: eth0, network: a }] }";
+        let plan = transaction::plan(&plan.state, &wishes(back)).unwrap();
+        let port = &slice(&plan.state, "host-a").ports[0];
+        assert_eq!((port.host.as_str(), port.moved_from.as_deref()), ("host-a", Some("host-c")));
+    }
+
+    #[test]
+    fn a_slice_does_not_grow_with_the_mesh() {
+        let size = |hosts: u32| {
+            let mut text = String::new();
+            for n in 0..hosts {
+                // Four hosts share the two networks of one router.
+                let (router, first, second) = (n / 4, n / 4 * 2, n / 4 * 2 + 1);
+                let net = |n: u32| {
+                    format!(
+                        "kind: Network\nname: n{n}\nspec: {{ subnets: [10.{}.{}.0/24], vni: {}, router: r{router} }}\n---\n",
+                        n / 256,
+                        n % 256,
+                        100_000 + n
+                    )
+                };
+                if n % 4 == 0 {
+                    text += &(net(first) + &net(second));
+                }
+                let network = if n % 2 == 0 { first } else { second };
+                text += &format!(
+                    "kind: Host\nname: h{n}\n---\nkind: Workload\nname: w{n}\nlabels: {{ n: \"{n}\" }}\nspec: {{ host: h{n}, kind: vm, ports: [{{ name: eth0, network: n{network} }}] }}\n---\nkind: Group\nname: g{n}\nspec: {{ match: n = {n} }}\n---\n"
+                );
+            }
+            let mut slice = slice(&state_of(&text), "h1");
+            slice.ports.iter_mut().for_each(|port| (port.id, port.identity) = (0, 0));
+            slice.identities.iter_mut().for_each(|identity| identity.id = 0);
+            serde_json::to_vec(&slice).unwrap().len()
+        };
+        let small = size(8);
+        assert_eq!((size(100), size(400)), (small, small));
     }
 
     #[test]

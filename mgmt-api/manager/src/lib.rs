@@ -15,6 +15,7 @@ mod files;
 mod limiter;
 mod manager;
 mod membership;
+mod places;
 mod reach;
 mod serve;
 mod state;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::places::Places;
 use mgmt_types::{FirewallPolicy, Group, Host, Kind, Network, Resource, Subject, Workload};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,8 @@ pub(crate) struct State {
     /// Every distinct set of groups that some workload has, by number; the empty set is 0 and not listed.
     pub(crate) identities: BTreeMap<u32, GroupSet>,
     pub(crate) counters: Counters,
+    /// Follows from the entries; [`State::put`] and [`State::remove`] keep it so.
+    pub(crate) places: Places,
 }
 
 /// Names of groups.
@@ -65,6 +68,9 @@ pub(crate) struct WorkloadEntry {
     /// The set of groups it has: a key of [`State::identities`], or 0.
     #[serde(default)]
     pub(crate) identity: u32,
+    /// The host it ran on until a short while ago, which still passes on what others send there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) moved_from: Option<String>,
 }
 
 impl WorkloadEntry {
@@ -184,11 +190,25 @@ impl State {
         }
     }
 
+    /// Networks that are one routing domain with this one, itself among them: all of its router, by name.
+    pub(crate) fn domain(&self, network: &str) -> BTreeSet<&str> {
+        let Some((name, entry)) = self.networks.get_key_value(network) else { return BTreeSet::new() };
+        let router = entry.resource.spec.router.as_deref();
+        let siblings = router.into_iter().flat_map(|router| self.places.of_router(router));
+        siblings.chain([name.as_str()]).collect()
+    }
+
     pub(crate) fn put(&mut self, entry: Entry) {
         let name = entry.name().to_owned();
         match entry {
-            Entry::Network(entry) => drop(self.networks.insert(name, entry)),
-            Entry::Workload(entry) => drop(self.workloads.insert(name, entry)),
+            Entry::Network(entry) => {
+                let before = self.networks.insert(name, Arc::clone(&entry));
+                self.places.put_network(before.as_deref(), Some(&entry));
+            }
+            Entry::Workload(entry) => {
+                let before = self.workloads.insert(name, Arc::clone(&entry));
+                self.places.put_workload(before.as_deref(), Some(&entry));
+            }
             Entry::Host(entry) => drop(self.hosts.insert(name, entry)),
             Entry::Group(entry) => drop(self.groups.insert(name, entry)),
             Entry::FirewallPolicy(entry) => drop(self.policies.insert(name, entry)),
@@ -202,8 +222,8 @@ impl State {
 
     pub(crate) fn remove(&mut self, kind: Kind, name: &str) {
         match kind {
-            Kind::Network => drop(self.networks.remove(name)),
-            Kind::Workload => drop(self.workloads.remove(name)),
+            Kind::Network => self.places.put_network(self.networks.remove(name).as_deref(), None),
+            Kind::Workload => self.places.put_workload(self.workloads.remove(name).as_deref(), None),
             Kind::Host => drop(self.hosts.remove(name)),
             Kind::Group => drop(self.groups.remove(name)),
             Kind::FirewallPolicy => drop(self.policies.remove(name)),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use mgmt_types::{Change, Diff, Kind, Mistake, Outcome, Problem, ProblemKind, Resource};
+use mgmt_types::{Change, Diff, Kind, Mistake, Outcome, Problem, ProblemKind, Resource, Workload};
 
 use crate::check;
 use crate::compile;
@@ -162,8 +162,10 @@ fn fulfil(next: &mut State, state: &State, wish: &Wish) -> Change {
         Resource::Workload(resource) => {
             let mut ports = state.workloads.get(name).map(|entry| entry.ports.clone()).unwrap_or_default();
             ports.retain(|name, _| resource.spec.ports.iter().any(|port| port.name == *name));
-            let identity = state.workloads.get(name).map_or(0, |entry| entry.identity);
-            Entry::Workload(Arc::new(WorkloadEntry { resource, revision, ports, identity }))
+            let before = state.workloads.get(name);
+            let identity = before.map_or(0, |entry| entry.identity);
+            let moved_from = before.and_then(|entry| moved_from(entry, &resource));
+            Entry::Workload(Arc::new(WorkloadEntry { resource, revision, ports, identity, moved_from }))
         }
         Resource::Host(resource) => {
             let wanted = state.hosts.get(name).map_or(revision, |entry| entry.wanted);
@@ -177,6 +179,12 @@ fn fulfil(next: &mut State, state: &State, wish: &Wish) -> Change {
         }
     });
     if before.is_some() { Change::Configured } else { Change::Created }
+}
+
+/// Where the workload ran until now, when it runs elsewhere from now on.
+fn moved_from(before: &WorkloadEntry, now: &Workload) -> Option<String> {
+    let host = &before.resource.spec.host;
+    if *host == now.spec.host { before.moved_from.clone() } else { Some(host.clone()) }
 }
 
 /// Gives VNIs, port numbers and rule numbers to what has none.
@@ -290,8 +298,8 @@ fn finish(mut next: State, state: &State, outcomes: Vec<Outcome>) -> Plan {
     Plan { state: next, outcomes, diffs, hosts, puts, removals, identities }
 }
 
-/// The hosts whose slice differs: those with a port on a network that differs or that has a port that differs, and those
-/// with a port that a policy that differs applies to.
+/// The hosts whose slice differs: those that need a network that differs or that has a port that differs, those that
+/// know a host that differs, and those with a port that a policy that differs applies to.
 fn touched(next: &State, state: &State, changed: &[&Outcome], moved: &BTreeSet<String>) -> Vec<String> {
     let mut networks: BTreeSet<String> = BTreeSet::new();
     let mut hosts: BTreeSet<String> = BTreeSet::new();
@@ -302,8 +310,12 @@ fn touched(next: &State, state: &State, changed: &[&Outcome], moved: &BTreeSet<S
         let name = outcome.name.as_str();
         match outcome.kind {
             Kind::Host => {
-                if outcome.change == Change::Created {
+                let compiled = |state: &State| state.hosts.get(name).map(|entry| compile::peer(entry));
+                if compiled(next) != compiled(state) {
                     hosts.insert(name.to_owned());
+                    for state in [state, next] {
+                        networks.extend(compile::homes(state, name).map(str::to_owned));
+                    }
                 }
             }
             Kind::Network => {
@@ -341,13 +353,9 @@ fn touched(next: &State, state: &State, changed: &[&Outcome], moved: &BTreeSet<S
     for state in [state, next] {
         judged(state, &policies, &groups, &mut networks, &mut hosts);
     }
-    if !networks.is_empty() {
-        for entry in next.workloads.values() {
-            let spec = &entry.resource.spec;
-            if spec.ports.iter().any(|port| networks.contains(&port.network)) {
-                hosts.insert(spec.host.clone());
-            }
-        }
+    for state in [state, next] {
+        let viewers = compile::viewers(state, networks.iter().map(String::as_str));
+        hosts.extend(viewers.into_iter().map(str::to_owned));
     }
     hosts.retain(|host| next.hosts.contains_key(host));
     hosts.into_iter().collect()

@@ -457,7 +457,7 @@ fn workload_text() -> impl Strategy<Value = String> {
     });
     let attach = prop::sample::select(vec!["", ", attach: { tap: { device: t0 } }"]);
     let labels = prop::sample::select(vec!["", "labels: { t: a }\n", "labels: { t: b, u: c }\n"]);
-    (0..4, 0..2, 0..3, addresses, 0..4, attach, labels).prop_map(|(w, h, n, addresses, mac, attach, labels)| {
+    (0..4, 0..3, 0..3, addresses, 0..4, attach, labels).prop_map(|(w, h, n, addresses, mac, attach, labels)| {
         format!(
             "kind: Workload\nname: w{w}\n{labels}spec: {{ host: h{h}, kind: vm, ports: [{{ name: eth0, network: n{n}, addresses: [{addresses}], mac: \"52:54:00:00:00:0{mac}\"{attach} }}] }}\n"
         )
@@ -465,7 +465,7 @@ fn workload_text() -> impl Strategy<Value = String> {
 }
 
 fn host_text() -> impl Strategy<Value = String> {
-    (0..2, prop::bool::ANY).prop_map(|(h, label)| {
+    (0..3, prop::bool::ANY).prop_map(|(h, label)| {
         format!("kind: Host\nname: h{h}\n{}", if label { "labels: { a: b }\n" } else { "" })
     })
 }
@@ -552,9 +552,33 @@ impl Given {
     }
 }
 
-/// A slice says by number what the state says by name.
+/// A slice has what the host needs, found by looking at everything, and says by number what the state says by name.
 fn check_slice(state: &State, host: &str) {
     let slice = compile::slice(state, host);
+    let is_here =
+        |entry: &WorkloadEntry| entry.resource.spec.host == host || entry.moved_from.as_deref() == Some(host);
+    let plugged: BTreeSet<&String> = state
+        .workloads
+        .values()
+        .filter(|entry| is_here(entry))
+        .flat_map(|entry| entry.resource.spec.ports.iter().map(|port| &port.network))
+        .collect();
+    let router = |name: &String| state.networks[name].resource.spec.router.clone();
+    let routers: BTreeSet<String> = plugged.iter().filter_map(|name| router(name)).collect();
+    let networks: BTreeSet<&String> = state
+        .networks
+        .keys()
+        .filter(|name| plugged.contains(name) || router(name).is_some_and(|router| routers.contains(&router)))
+        .collect();
+    let ports = state.workloads.values().flat_map(|entry| compile::ports(state, entry));
+    let ports: Vec<_> = ports.filter(|port| networks.contains(&port.network)).collect();
+    let mut hosts: BTreeSet<&str> = ports.iter().map(|port| port.host.as_str()).collect();
+    hosts.extend(ports.iter().filter_map(|port| port.moved_from.as_deref()));
+    hosts.insert(host);
+    assert!(slice.networks.iter().map(|network| &network.name).eq(networks), "networks of {host}");
+    assert_eq!(slice.ports, ports);
+    assert!(slice.routers.iter().map(|router| &router.name).eq(&routers), "routers of {host}");
+    assert!(slice.hosts.iter().map(|host| host.name.as_str()).eq(hosts), "hosts that {host} knows");
     let group = |number: u32| slice.groups[usize::try_from(number).unwrap()].name.clone();
     for port in &slice.ports {
         let wanted: BTreeSet<String> =
@@ -610,7 +634,7 @@ proptest! {
     #[test]
     fn transactions_agree_with_a_slow_model(transactions in prop::collection::vec(transaction(), 1..20)) {
         let mut model = Model::default();
-        let start = "kind: Host\nname: h0\n---\nkind: Host\nname: h1\n---\nkind: Network\nname: n0\nspec: { subnets: [10.0.0.0/25] }\n";
+        let start = "kind: Host\nname: h0\n---\nkind: Host\nname: h1\n---\nkind: Host\nname: h2\n---\nkind: Network\nname: n0\nspec: { subnets: [10.0.0.0/25] }\n";
         prop_assert!(model.apply(&wishes(start)));
         let mut state = state_of(start);
         let mut ports: HashMap<u32, (String, String)> = HashMap::new();
