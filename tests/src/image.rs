@@ -15,10 +15,12 @@ use crate::scratch::cache_dir;
 
 /// The meta package that depends on Debian's current kernel for virtual machines.
 const KERNEL: &str = "linux-image-cloud-amd64";
-/// Drivers the guest loads; what they depend on comes with them.
-const MODULES: [&str; 2] = ["virtio_pci", "virtio_net"];
+/// Drivers the guest loads, what they depend on comes with them: its cards, and the kernel's own GENEVE.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_net", "geneve"];
 /// Programs the guest gets besides busybox, with the libraries they link.
-const TOOLS: [&str; 4] = ["/usr/bin/iperf3", "/usr/sbin/ethtool", "/usr/bin/tcpdump", "/usr/bin/tcpreplay"];
+/// busybox's own `ip` comes first in the path; `/usr/bin/ip` is the one that knows tunnels.
+const TOOLS: [&str; 5] =
+    ["/usr/bin/iperf3", "/usr/sbin/ethtool", "/usr/bin/tcpdump", "/usr/bin/tcpreplay", "/usr/bin/ip"];
 const INIT: &str = include_str!("init.sh");
 
 /// What QEMU needs to boot a guest.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) type Need = (&'static str, &'static str, &'static str);
 
 /// For guests, namespaces and what the tests do in them.
-pub(crate) const GUESTS: [Need; 16] = [
+pub(crate) const GUESTS: [Need; 19] = [
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "runs the guests"),
     ("seabios", "/usr/share/seabios/bios-256k.bin", "the guests' firmware"),
     ("busybox-static", "/usr/share/doc/busybox-static", "the guests' and namespaces' commands"),
@@ -20,6 +20,9 @@ pub(crate) const GUESTS: [Need; 16] = [
     ("ethtool", "/usr/sbin/ethtool", "shows and changes offloads"),
     ("tcpdump", "/usr/bin/tcpdump", "captures what arrives"),
     ("tcpreplay", "/usr/bin/tcpreplay", "sends raw frames from a guest"),
+    ("tshark", "/usr/bin/tshark", "decodes what hosts send each other"),
+    ("openvswitch-switch", "/usr/sbin/ovs-vswitchd", "a tunnel endpoint of somebody else's making"),
+    ("etcd-server", "/usr/bin/etcd", "the store of several managers"),
     ("python3", "/usr/bin/python3", "runs scapy"),
     ("python3-scapy", "/usr/share/doc/python3-scapy", "makes frames no honest stack would send"),
     ("python3-venv", "/usr/share/doc/python3-venv", "holds the OpenAPI validator"),
@@ -32,10 +35,11 @@ pub(crate) const GUESTS: [Need; 16] = [
 pub(crate) const BUILD: [Need; 1] = [("g++", "/usr/bin/g++", "builds the fuzzing engine")];
 
 /// For measurements beside their peers.
-pub(crate) const BENCH: [Need; 10] = [
+pub(crate) const BENCH: [Need; 11] = [
     ("dpdk-dev", "/usr/bin/dpdk-testpmd", "a peer: testpmd"),
     ("libdpdk-dev", "/usr/include/dpdk/rte_eal.h", "builds the load generator"),
     ("openvswitch-switch-dpdk", "/usr/share/doc/openvswitch-switch-dpdk", "a peer: Open vSwitch"),
+    ("ethtool", "/usr/sbin/ethtool", "has the underlay of Open vSwitch compute checksums"),
     ("nftables", "/usr/sbin/nft", "a peer: the kernel's firewall"),
     ("pkg-config", "/usr/bin/pkg-config", "builds the load generator"),
     ("gcc", "/usr/bin/gcc", "builds the load generator"),
