@@ -10,6 +10,7 @@ mod generator;
 mod guests;
 mod hugepages;
 mod interrupt;
+mod iperf;
 mod kernel_bridge;
 mod machine;
 mod namespace;
@@ -26,6 +27,7 @@ mod tap;
 mod urgency;
 mod vgen;
 mod vhost_l2;
+mod vswitchd;
 
 use std::fs::{File, TryLockError};
 

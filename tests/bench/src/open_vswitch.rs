@@ -1,18 +1,14 @@
 //! Open vSwitch with its user-space data path on DPDK, private to one sample.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::hugepages::{Hugepages, path};
-use crate::process::{Process, run};
-use crate::switch::{GUEST_CPU, SWITCH_CPU, dpdk_runtime, wait_for};
-
-/// The data path daemon with DPDK, as Debian builds it.
-const VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
+use crate::interrupt;
+use crate::process::Process;
+use crate::switch::{GUEST_CPU, START, SWITCH_CPU};
+use crate::vswitchd::{Vswitchd, WITH_DPDK};
 
 /// A learning switch.
 pub(crate) const NORMAL: Tables = Tables { flows: "priority=1,actions=NORMAL\n", ..Tables::PLAIN };
@@ -70,47 +66,27 @@ pub(crate) enum Caches {
 /// A running one.
 #[derive(Debug)]
 pub(crate) struct OpenVswitch {
-    /// The data path daemon, then its database.
-    processes: Vec<Process>,
+    daemon: Vswitchd,
     sockets: [PathBuf; 2],
     tracks: bool,
-    work: PathBuf,
-    runtime: Vec<(&'static str, OsString)>,
 }
 
 impl OpenVswitch {
     /// Starts it in `work` with two vhost-user ports that connect to `a.sock` and `b.sock` there.
     pub(crate) fn start(work: &Path, pages: &Hugepages, tables: Tables) -> Result<OpenVswitch> {
-        let directories = ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"];
-        let mut switch = OpenVswitch {
-            processes: Vec::new(),
-            sockets: ["a.sock", "b.sock"].map(|name| work.join(name)),
-            tracks: tables.connections.is_some(),
-            work: work.to_owned(),
-            runtime: directories.map(|name| (name, work.into())).into(),
-        };
-        switch.start_database()?;
-        switch.start_daemon(pages, tables.settings)?;
+        // In a network namespace of its own: the bridge's TAP device vanishes with the process.
+        let daemon = with_dpdk(work, pages, &["unshare", "--net", "--"], tables.settings)?;
+        let sockets = ["a.sock", "b.sock"].map(|name| work.join(name));
         let bridge = ["set", "bridge", "br0", "datapath_type=netdev", "fail-mode=secure"];
-        switch.vsctl(&[&["add-br", "br0", "--"], &bridge[..]].concat())?;
-        for (i, socket) in switch.sockets.iter().enumerate() {
-            let name = format!("vhost{i}");
-            let server = format!("options:vhost-server-path={}", path(socket)?);
-            let number = format!("ofport_request={}", i + 1);
-            let interface = ["set", "Interface", &name, "type=dpdkvhostuserclient", &server, &number];
-            switch.vsctl(&[&["add-port", "br0", &name, "--"], &interface[..]].concat())?;
+        daemon.vsctl(&[&["add-br", "br0", "--"], &bridge[..]].concat())?;
+        for (i, socket) in sockets.iter().enumerate() {
+            add_guest(&daemon, "br0", &format!("vhost{i}"), socket, i + 1)?;
         }
-        fs::write(switch.file("flows"), tables.flows)?;
-        switch.tool(&["ovs-ofctl", "-O", "OpenFlow15", "add-flows", "br0", path(&switch.file("flows"))?])?;
+        daemon.add_flows("br0", tables.flows)?;
         if let Some(connections) = tables.connections {
-            switch.appctl(&["dpctl/ct-set-maxconns", &connections.to_string()])?;
+            daemon.appctl(&["dpctl/ct-set-maxconns", &connections.to_string()])?;
         }
-        let initialised = switch.vsctl(&["get", "Open_vSwitch", ".", "dpdk_initialized"])?;
-        ensure!(
-            initialised.trim() == "true",
-            "Open vSwitch runs without DPDK (dpdk_initialized = {initialised})"
-        );
-        Ok(switch)
+        Ok(OpenVswitch { daemon, sockets, tracks: tables.connections.is_some() })
     }
 
     /// The sockets of guests A and B, on which the guests listen.
@@ -120,12 +96,12 @@ impl OpenVswitch {
 
     /// The data path daemon, then its database.
     pub(crate) fn processes(&self) -> &[Process] {
-        &self.processes
+        self.daemon.processes()
     }
 
     /// The same, to look after them.
     pub(crate) fn processes_mut(&mut self) -> &mut [Process] {
-        &mut self.processes
+        self.daemon.processes_mut()
     }
 
     /// Connections that it tracks; `None` when it was not told to.
@@ -133,73 +109,45 @@ impl OpenVswitch {
         if !self.tracks {
             return Ok(None);
         }
-        let said = self.appctl(&["dpctl/ct-get-nconns"])?;
+        let said = self.daemon.appctl(&["dpctl/ct-get-nconns"])?;
         said.trim().parse().map(Some).with_context(|| format!("dpctl/ct-get-nconns said {said:?}"))
     }
+}
 
-    fn start_database(&mut self) -> Result<()> {
-        let (data, socket) = (self.file("conf.db"), self.file("db.sock"));
-        self.tool(&["ovsdb-tool", "create", path(&data)?, "/usr/share/openvswitch/vswitch.ovsschema"])?;
-        let remote = format!("--remote=punix:{}", path(&socket)?);
-        let control = format!("--unixctl={}", path(&self.file("ovsdb.ctl"))?);
-        let argv = ["ovsdb-server", path(&data)?, &remote, &control, "-vconsole:warn"];
-        let database =
-            Process::start("ovsdb-server", &self.work, Some(GUEST_CPU), &self.environment(), &argv)?;
-        self.processes.push(database);
-        wait_for(&[socket])?;
-        self.vsctl(&["--no-wait", "init"])?;
-        Ok(())
-    }
+/// Starts a daemon with DPDK, one polling thread on the switch's CPU, behind words that say where.
+pub(crate) fn with_dpdk(
+    work: &Path,
+    pages: &Hugepages,
+    inside: &[&str],
+    further: &[&str],
+) -> Result<Vswitchd> {
+    let mut settings = vec![
+        "dpdk-init=true".to_owned(),
+        format!("dpdk-lcore-mask=0x{:x}", 1 << GUEST_CPU.parse::<u32>()?),
+        format!("pmd-cpu-mask=0x{:x}", 1 << SWITCH_CPU.parse::<u32>()?),
+        "dpdk-socket-mem=\"1024\"".to_owned(),
+        format!("dpdk-hugepage-dir=\"{}\"", path(pages.directory())?),
+        "dpdk-extra=\"--no-pci --no-telemetry --file-prefix=bench-ovs\"".to_owned(),
+    ];
+    settings.extend(further.iter().map(|setting| (*setting).to_owned()));
+    let daemon = Vswitchd::start(work, GUEST_CPU, &[inside, &[WITH_DPDK]].concat(), &settings)?;
+    interrupt::until("DPDK within Open vSwitch", START, || {
+        let initialised = daemon.vsctl(&["get", "Open_vSwitch", ".", "dpdk_initialized"])?;
+        Ok((initialised.trim() == "true").then_some(()))
+    })?;
+    Ok(daemon)
+}
 
-    fn start_daemon(&mut self, pages: &Hugepages, further: &[&str]) -> Result<()> {
-        let mut settings = vec![
-            "dpdk-init=true".to_owned(),
-            format!("dpdk-lcore-mask=0x{:x}", 1 << GUEST_CPU.parse::<u32>()?),
-            format!("pmd-cpu-mask=0x{:x}", 1 << SWITCH_CPU.parse::<u32>()?),
-            "dpdk-socket-mem=\"1024\"".to_owned(),
-            format!("dpdk-hugepage-dir=\"{}\"", path(pages.directory())?),
-            "dpdk-extra=\"--no-pci --no-telemetry --file-prefix=bench-ovs\"".to_owned(),
-        ];
-        settings.extend(further.iter().map(|setting| (*setting).to_owned()));
-        let settings: Vec<String> =
-            settings.into_iter().map(|setting| format!("other_config:{setting}")).collect();
-        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-        self.vsctl(&[&["--no-wait", "set", "Open_vSwitch", "."], &settings[..]].concat())?;
-
-        // In a network namespace of its own: the bridge's TAP device vanishes with the process.
-        let database = format!("unix:{}", path(&self.file("db.sock"))?);
-        let control = format!("--unixctl={}", path(&self.control())?);
-        let log = format!("--log-file={}", path(&self.file("vswitchd-full.log"))?);
-        let argv = ["unshare", "--net", "--", VSWITCHD, &database, &control, &log, "-vconsole:off"];
-        let runtime = [&self.environment()[..], &dpdk_runtime(&self.work)].concat();
-        let daemon = Process::start("ovs-vswitchd", &self.work, Some(GUEST_CPU), &runtime, &argv)?;
-        // It ends before its database does.
-        self.processes.insert(0, daemon);
-        wait_for(&[self.control()])
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.work.join(name)
-    }
-
-    fn control(&self) -> PathBuf {
-        self.file("vswitchd.ctl")
-    }
-
-    fn environment(&self) -> Vec<(&'static str, &OsStr)> {
-        self.runtime.iter().map(|(name, value)| (*name, value.as_os_str())).collect()
-    }
-
-    fn tool(&self, argv: &[&str]) -> Result<String> {
-        run(Command::new(argv[0]).args(&argv[1..]).envs(self.environment()))
-    }
-
-    fn vsctl(&self, arguments: &[&str]) -> Result<String> {
-        let database = format!("--db=unix:{}", path(&self.file("db.sock"))?);
-        self.tool(&[&["ovs-vsctl", &database, "--timeout=30"], arguments].concat())
-    }
-
-    fn appctl(&self, arguments: &[&str]) -> Result<String> {
-        self.tool(&[&["ovs-appctl", "-t", path(&self.control())?], arguments].concat())
-    }
+/// Adds a vhost-user port that connects to `socket`, with an OpenFlow number.
+pub(crate) fn add_guest(
+    daemon: &Vswitchd,
+    bridge: &str,
+    name: &str,
+    socket: &Path,
+    number: usize,
+) -> Result<()> {
+    let server = format!("options:vhost-server-path={}", path(socket)?);
+    let number = format!("ofport_request={number}");
+    let interface = ["set", "Interface", name, "type=dpdkvhostuserclient", &server, &number];
+    daemon.vsctl(&[&["add-port", bridge, name, "--"], &interface[..]].concat()).map(drop)
 }

@@ -21,7 +21,7 @@ pub(crate) const GUEST_CPU: &str = "0";
 pub(crate) const SWITCH_CPU: &str = "1";
 
 /// How long a switch may take to start.
-const START: Duration = Duration::from_secs(30);
+pub(crate) const START: Duration = Duration::from_secs(30);
 
 /// Huge pages for the hungriest peer and the generator, in MiB.
 pub(crate) const HUGE_MIB: u64 = 1536;

@@ -1,6 +1,5 @@
 //! `tap`: two namespaces of one host, through Palisade's TAP ports or through a Linux bridge with a firewall.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -10,13 +9,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::core_distance;
-use crate::cpu_time::Snapshot;
 use crate::generator::compile;
 use crate::hugepages::path;
 use crate::interrupt;
+use crate::iperf::{self, Iperf};
 use crate::kernel_bridge::KernelBridge;
 use crate::namespace::Namespace;
-use crate::noise::Watch;
 use crate::options::TapOptions;
 use crate::palisade::{Palisade, Poll};
 use crate::process::Process;
@@ -84,8 +82,8 @@ pub(crate) fn run(options: &TapOptions, work: &Path, machine: &mut Map<String, V
             let before = core_distance::measure()?;
             let traffic = Traffic { link: &link, work: &directory, seconds: common.seconds(4.0, 1.5) };
             let figure = match case.as_str() {
-                "tcp-1" => traffic.tcp("1"),
-                "tcp-4" => traffic.tcp("4"),
+                "tcp-1" => traffic.tcp(1),
+                "tcp-4" => traffic.tcp(4),
                 _ => traffic.udp(path(&blast)?),
             };
             let mut figure = figure.with_context(|| format!("{case} with {}", names[party]))?;
@@ -179,47 +177,12 @@ struct Traffic<'a> {
     seconds: f64,
 }
 
-/// Seconds of traffic before and after the window in which CPU time and noise are taken.
-const MARGIN: f64 = 0.5;
-
 impl Traffic<'_> {
     /// iperf3 from A to B, 10^9 bits of payload a second at the receiver.
-    fn tcp(&self, streams: &str) -> Result<Figure> {
-        #[derive(Deserialize)]
-        struct Iperf {
-            end: Option<End>,
-            error: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct End {
-            sum_received: Sum,
-        }
-        #[derive(Deserialize)]
-        struct Sum {
-            bits_per_second: f64,
-        }
-        let port = TCP_PORT.to_string();
-        let listen = ["iperf3", "--server", "--one-off", "--forceflush", "--port", &port];
-        let mut receiver = self.link.ends[1].start("receiver", self.work, CPUS[1], &listen)?;
-        receiver.line_with("listening", Duration::from_secs(5))?;
-        // The first second, in which TCP finds its speed, does not count.
-        let time = (self.seconds + 2.0 * MARGIN).ceil().to_string();
-        let argv = [
-            &["iperf3", "--client", ENDS[1].address, "--port", &port, "--parallel", streams, "--json"][..],
-            &["--omit", "1", "--time", &time],
-        ]
-        .concat();
-        let mut sender = self.link.ends[0].start("sender", self.work, CPUS[0], &argv)?;
-        interrupt::pause(Duration::from_secs(1))?;
-        let mut figure = self.window(&[("sender", &sender), ("receiver", &receiver)])?;
-        let said = sender.rest(Duration::from_secs(15))?;
-        let result: Iperf = serde_json::from_str(&said).with_context(|| format!("iperf3 said {said:?}"))?;
-        if let Some(error) = result.error {
-            bail!("iperf3: {error}");
-        }
-        figure.value = result.end.context("iperf3 gave no result")?.sum_received.bits_per_second / 1e9;
-        ensure!(figure.value > 0.0, "nothing arrived");
-        Ok(figure)
+    fn tcp(&self, streams: u32) -> Result<Figure> {
+        let [a, b] = &self.link.ends;
+        let run = Iperf { work: self.work, cpus: CPUS, port: TCP_PORT, streams, seconds: self.seconds };
+        run.between(a, (b, ENDS[1].address), &self.middle())
     }
 
     /// Datagrams from A to B, million a second that the receiver took from its socket.
@@ -234,14 +197,15 @@ impl Traffic<'_> {
             serde_json::from_str(&said).with_context(|| format!("blast said {said:?}"))
         };
         let port = UDP_PORT.to_string();
-        let sending = self.seconds + 2.0 * MARGIN;
+        let sending = self.seconds + 2.0 * iperf::MARGIN;
         let listening = (sending + 1.0).to_string();
         let listen = [blast, "receive", &port, &listening];
         let mut receiver = self.link.ends[1].start("receiver", self.work, CPUS[1], &listen)?;
         receiver.line_with("ready", Duration::from_secs(5))?;
         let argv = [blast, "send", ENDS[1].address, &port, UDP_PAYLOAD, &sending.to_string()];
         let mut sender = self.link.ends[0].start("sender", self.work, CPUS[0], &argv)?;
-        let mut figure = self.window(&[("sender", &sender), ("receiver", &receiver)])?;
+        let programs = [("sender", sender.id()), ("receiver", receiver.id())];
+        let mut figure = iperf::window(self.seconds, &[&programs[..], &self.middle()].concat())?;
         let (sent, received) = (count(&mut sender)?, count(&mut receiver)?);
         ensure!(
             received.count > 0 && received.count <= sent.count,
@@ -254,27 +218,11 @@ impl Traffic<'_> {
         Ok(figure)
     }
 
-    /// Noise and CPU time while `programs` run, in the middle of their traffic. There are more busy threads than CPUs,
-    /// so waiting for a CPU is part of what is measured, and not noise.
-    fn window(&self, programs: &[(&'static str, &Process)]) -> Result<Figure> {
-        let mut named: Vec<(&'static str, u32)> =
-            programs.iter().map(|(name, process)| (*name, process.id())).collect();
-        if let Middle::Palisade(process) = &self.link.middle {
-            named.push((OURS, process.id()));
+    /// Who else takes part.
+    fn middle(&self) -> Vec<(&'static str, u32)> {
+        match &self.link.middle {
+            Middle::Palisade(process) => vec![(OURS, process.id())],
+            Middle::Kernel(_) => Vec::new(),
         }
-        interrupt::pause(Duration::from_secs_f64(MARGIN))?;
-        let watch = Watch::start(&[])?;
-        let before = Snapshot::take();
-        interrupt::pause(Duration::from_secs_f64(self.seconds))?;
-        let after = Snapshot::take();
-        let noise = watch.stop()?;
-        let mut cpu = BTreeMap::new();
-        for (name, id) in named {
-            let (before, after) =
-                before.of(id).zip(after.of(id)).with_context(|| format!("{name} ended too soon"))?;
-            cpu.insert(name, after.since(before).percent_of(self.seconds));
-        }
-        cpu.insert("softirq", after.softirq().since(before.softirq()).percent_of(self.seconds));
-        Ok(Figure { cpu, ..Figure::new(0.0, noise) })
     }
 }
