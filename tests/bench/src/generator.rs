@@ -34,7 +34,7 @@ const ALIGNED: f64 = 0.9;
 pub(crate) struct Load {
     /// Bytes of a frame in the virtqueue, without frame check sequence.
     pub(crate) size: u32,
-    /// `bidir`, `oneway` or `newflow`.
+    /// `bidir`, `oneway`, `newflow` or `uplink`.
     pub(crate) mode: String,
     /// Seconds before the first window, and of each window.
     pub(crate) warm: f64,
@@ -124,12 +124,12 @@ impl Generator {
         Ok(Generator { binary: compile("vgen", &flags)? })
     }
 
-    /// Starts the guests on CPU 0 against the two sockets.
+    /// Starts the guests on CPU 0 against their sockets: one in mode `uplink`, else two.
     pub(crate) fn start(
         &self,
         work: &Path,
         pages: &Hugepages,
-        sockets: &[PathBuf; 2],
+        sockets: &[PathBuf],
         load: &Load,
     ) -> Result<Run> {
         let mut argv: Vec<String> =

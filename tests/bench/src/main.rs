@@ -17,6 +17,7 @@ mod namespace;
 mod noise;
 mod open_vswitch;
 mod options;
+mod overlay;
 mod palisade;
 mod process;
 mod report;
@@ -59,6 +60,8 @@ enum Bench {
     Scaling(Options),
     /// Two namespaces through TAP ports, against a Linux bridge with a firewall
     Tap(TapOptions),
+    /// Workloads of two hosts joined by a veth pair, against the kernel's VXLAN and Open vSwitch's GENEVE
+    Overlay(Options),
     /// The firewall's rules: compiling them against a budget, asking them against a walk over them
     Compile(Options),
     /// Only the load generator, against two vhost-user sockets that something else serves
@@ -75,6 +78,7 @@ fn main() -> Result<()> {
         println!("firewall: {}", firewall::cases().join(" "));
         println!("scaling: {}", scaling::cases().join(" "));
         println!("tap: {}", tap::cases().join(" "));
+        println!("overlay: {}", overlay::cases().join(" "));
         println!("compile: {}", compile::cases().join(" "));
         return Ok(());
     }
@@ -96,6 +100,11 @@ fn main() -> Result<()> {
             let _alone = lock()?;
             let _urgency = options.urgent.then(Urgency::take).transpose()?;
             ("firewall", options, firewall::run(options, work.path())?)
+        }
+        Bench::Overlay(options) => {
+            let _alone = lock()?;
+            let _urgency = options.urgent.then(Urgency::take).transpose()?;
+            ("overlay", options, overlay::run(options, work.path(), &mut machine)?)
         }
         Bench::Compile(options) => {
             let _alone = lock()?;

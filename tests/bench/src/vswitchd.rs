@@ -14,6 +14,9 @@ use crate::switch::{dpdk_runtime, wait_for};
 /// The data path daemon with DPDK, as Debian builds it.
 pub(crate) const WITH_DPDK: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 
+/// The same without: packets of a device are read and written by AF_PACKET sockets.
+pub(crate) const PLAIN: &str = "/usr/lib/openvswitch-switch/ovs-vswitchd";
+
 /// The tools speak the newest protocol that the daemon does.
 const OFCTL: [&str; 3] = ["ovs-ofctl", "-O", "OpenFlow15"];
 

@@ -16,6 +16,8 @@
  *    bidir    A sends flow i to B, B the mirrored 5-tuple to A, i = 0 .. N-1 in turn; the first frame is A's
  *    oneway   only A to B
  *    newflow  only A to B, and never a flow twice; a window ends early once --budget frames were sent in all
+ *    uplink   only A's port is there, and B somewhere behind the switch: A sends as fast as its ring takes frames, and
+ *             somebody else counts what arrives
  * The warm-up lasts at least until every flow has arrived once in each direction.
  *
  * Standard output is one JSON object per line:
@@ -94,6 +96,7 @@ static struct direction directions[2];
 static struct counts counted[2]; /* by direction */
 static struct rte_mempool *pool;
 static uint32_t frame_size = 64, addresses = 1, window = 256;
+static uint16_t ports = 2;
 /* Flows that are used in turn, and frames that may be sent in all. */
 static uint64_t flows = 1, budget = UINT64_MAX;
 static volatile sig_atomic_t interrupted;
@@ -231,7 +234,7 @@ static inline void transmit(struct direction *d, uint64_t silence)
 	if (d->from == 1 && d->seq_out < flows && d->seq_out + BURST > counted[0].rx)
 		return;
 	c->tries++;
-	if (d->in_flight + BURST > window) {
+	if (ports == 2 && d->in_flight + BURST > window) {
 		uint64_t now = rte_rdtsc();
 		c->held++;
 		if (now - d->last_arrival > silence) {
@@ -288,7 +291,7 @@ static void run(double seconds, bool sending)
 	uint64_t hz = rte_get_tsc_hz(), end = rte_rdtsc() + (uint64_t)(seconds * hz), silence = hz / 1000000 * SILENCE_US;
 
 	do {
-		for (int i = 0; i < 2; i++)
+		for (int i = 2 - ports; i < 2; i++)
 			receive(&directions[i]);
 		for (int i = 0; sending && i < 2; i++)
 			if (directions[i].active)
@@ -338,8 +341,12 @@ static void start_port(uint16_t port, uint16_t ring)
 static void wait_for_links(void)
 {
 	for (int ms = 0; ms < LINK_WAIT_MS && !interrupted; ms += 10) {
-		struct rte_eth_link a, b;
-		if (!rte_eth_link_get_nowait(0, &a) && !rte_eth_link_get_nowait(1, &b) && a.link_status && b.link_status)
+		uint16_t up = 0;
+		for (uint16_t p = 0; p < ports; p++) {
+			struct rte_eth_link link;
+			up += !rte_eth_link_get_nowait(p, &link) && link.link_status;
+		}
+		if (up == ports)
 			return;
 		usleep(10000);
 	}
@@ -411,10 +418,11 @@ int main(int argc, char **argv)
 		switch (o) {
 		case 's': frame_size = strtoul(optarg, NULL, 10); break;
 		case 'm':
-			if (strcmp(optarg, "bidir") && strcmp(optarg, "oneway") && strcmp(optarg, "newflow"))
-				rte_exit(1, "--mode %s: bidir, oneway or newflow\n", optarg);
+			if (strcmp(optarg, "bidir") && strcmp(optarg, "oneway") && strcmp(optarg, "newflow") && strcmp(optarg, "uplink"))
+				rte_exit(1, "--mode %s: bidir, oneway, newflow or uplink\n", optarg);
 			both = strcmp(optarg, "bidir") == 0;
 			new_flows = strcmp(optarg, "newflow") == 0;
+			ports = strcmp(optarg, "uplink") == 0 ? 1 : 2;
 			break;
 		case 't': seconds = strtod(optarg, NULL); break;
 		case 'w': warm = strtod(optarg, NULL); break;
@@ -443,22 +451,22 @@ int main(int argc, char **argv)
 		flows = most;
 	if (flows < 1 || flows > most)
 		rte_exit(1, "--flows %" PRIu64 ": 1 to %" PRIu64 "\n", flows, most);
-	if (rte_eth_dev_count_avail() != 2)
-		rte_exit(1, "%u ports, want 2\n", rte_eth_dev_count_avail());
+	if (rte_eth_dev_count_avail() != ports)
+		rte_exit(1, "%u ports, want %u\n", rte_eth_dev_count_avail(), ports);
 	signal(SIGINT, on_signal);
 	signal(SIGTERM, on_signal);
 
 	pool = rte_pktmbuf_pool_create("frames", 8191, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, rte_socket_id());
 	if (pool == NULL)
 		rte_exit(1, "no memory for the frames\n");
-	for (uint16_t p = 0; p < 2; p++)
+	for (uint16_t p = 0; p < ports; p++)
 		start_port(p, ring);
 	wait_for_links();
 	/* Some switches raise the link before they poll the port. */
 	usleep(300000);
 	for (int i = 0; i < 3; i++) {
-		announce(0);
-		announce(1);
+		for (uint16_t p = 0; p < ports; p++)
+			announce(p);
 		run(0.02, false);
 	}
 	memset(counted, 0, sizeof(counted));
@@ -469,7 +477,7 @@ int main(int argc, char **argv)
 	}
 	event("ready");
 	run(warm, true);
-	if (!new_flows) {
+	if (!new_flows && ports == 2) {
 		uint64_t limit = rte_rdtsc() + FIRST_ROUND_S * rte_get_tsc_hz();
 
 		while (!first_round_over() && !interrupted) {
@@ -490,7 +498,7 @@ int main(int argc, char **argv)
 	       counted[0].tx + counted[1].tx, counted[0].rx + counted[1].rx, counted[0].bad + counted[1].bad,
 	       counted[0].reordered + counted[1].reordered, counted[0].chatter + counted[1].chatter);
 	fflush(stdout);
-	for (uint16_t p = 0; p < 2; p++)
+	for (uint16_t p = 0; p < ports; p++)
 		rte_eth_dev_stop(p);
 	rte_eal_cleanup();
 	return 0;
