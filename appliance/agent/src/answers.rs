@@ -11,13 +11,12 @@ use mgmt_types::question::{
 use pipeline::HashKey;
 use tokio::sync::mpsc;
 
-use crate::compile::compile;
+use crate::compile::{Known, compile};
 use crate::directory::{Clock, Directory};
 use crate::flow_log::touches;
 use crate::plane::Plane;
 use crate::probe::ProbeFrame;
 use crate::recorder::Recorder;
-use crate::slots::Numbers;
 use crate::{explain, impact};
 
 /// Flows in an answer, when nobody says how many, and at most.
@@ -107,7 +106,8 @@ impl Answers {
     fn impact(&self, slice: &Slice) -> Result<FlowImpact, NoAnswer> {
         let directory = self.directory()?;
         let policy = directory.snapshot.policy();
-        let compiled = compile(slice, &self.host, &self.run_dir, self.key, Some(policy), &Numbers::default())
+        let known = Known { policy: Some(policy), ..Known::default() };
+        let compiled = compile(slice, &self.host, &self.run_dir, self.key, known)
             .map_err(|error| NoAnswer::Question(error.to_string()))?;
         let candidate = Directory::new(Arc::new(slice.clone()), Arc::new(compiled.snapshot));
         let refused = self.recorder.refused();

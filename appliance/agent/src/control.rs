@@ -1,6 +1,6 @@
 //! The thread that puts slices in force: opens and closes ports, hands workers their world, reports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -16,10 +16,11 @@ use tokio::sync::watch;
 use crate::announce::Announcer;
 use crate::board::{Board, Entry, Notes};
 use crate::compile::firewall::timeouts;
-use crate::compile::{AttachmentPlan, Compiled, Difference, PortPlan, compile};
+use crate::compile::{AttachmentPlan, Compiled, Difference, Known, PortPlan, compile};
 use crate::counters::Counters;
 use crate::directory::Directory;
 use crate::homes::Homes;
+use crate::moves::Moves;
 use crate::plane::Plane;
 use crate::port::{Attachment, LocalPort};
 use crate::recorder::Recorder;
@@ -63,6 +64,9 @@ pub(crate) struct Control {
     changed: Arc<AtomicBool>,
     homes: Homes,
     numbers: Numbers,
+    moves: Moves,
+    /// By host: bytes of the largest IP packet that was seen to reach it.
+    paths: HashMap<String, u16>,
     flows: Arc<FlowTable>,
     made: BTreeSet<MadeDevice>,
     snapshot: Arc<Snapshot>,
@@ -99,6 +103,8 @@ impl Control {
         let mut control = Self {
             homes: Homes::new(plane.workers()),
             numbers: Numbers::default(),
+            moves: Moves::default(),
+            paths: HashMap::new(),
             flows: plane.world().flows.clone(),
             snapshot: plane.world().snapshot.clone(),
             host,
@@ -199,11 +205,21 @@ impl Control {
             return;
         }
         let slice = Arc::new(slice);
+        // Its own ports come first, so that each of them has a number of its own.
         let here = slice.ports.iter().filter(|port| port.host == self.host);
-        let free = self.numbers.ports.keep(here.map(|port| port.id));
+        let there = slice.ports.iter().filter(|port| port.host != self.host);
+        let free = self.numbers.ports.keep(here.chain(there).map(|port| port.id));
         let _ = self.numbers.networks.keep(slice.networks.iter().map(|network| network.vni));
+        let _ = self.numbers.routers.keep(slice.routers.iter().map(|router| router.name.clone()));
+        self.moves.note(&slice, pipeline::Instant::from_nanos(crate::clock::now()));
         let in_force = self.snapshot.policy().clone();
-        match compile(&slice, &self.host, &self.run_dir, self.key, Some(&in_force), &self.numbers) {
+        let known = Known {
+            policy: Some(&in_force),
+            numbers: Some(&self.numbers),
+            moves: Some(&self.moves),
+            paths: Some(&self.paths),
+        };
+        match compile(&slice, &self.host, &self.run_dir, self.key, known) {
             Err(error) => {
                 let text = format!("revision {} is refused: {error}", slice.revision);
                 log::error!("{text}");

@@ -54,6 +54,10 @@ impl Deliverer {
         let (mut accepted, mut bytes) = (0, 0);
         for (i, (verdict, frame)) in verdicts[..count].iter().zip(burst.frames()).enumerate() {
             match verdict {
+                Verdict::Deliver(port) if !world.snapshot.port(*port).is_local() => {
+                    counters.dropped(DropReason::RemoteDestination, 1);
+                    continue;
+                }
                 Verdict::Deliver(port) => {
                     keys[i] = port.0;
                     single |= 1 << i;

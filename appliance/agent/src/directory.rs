@@ -9,7 +9,9 @@ use mgmt_types::agent::{Slice, SlicePort};
 use mgmt_types::question::{FlowEnd, FlowId, FlowInfo, RuleName};
 use mgmt_types::{RuleAction, RuleDirection, Tier};
 use pipeline::policy::{self, Action, Direction, Endpoint, RuleIndex};
-use pipeline::{FlowKey, FlowRecord, Instant, NetworkIndex, PortIndex, RuleId, Snapshot};
+use pipeline::{
+    Domain, FlowKey, FlowRecord, HostIndex, Instant, NetworkIndex, PortIndex, RouterIndex, RuleId, Snapshot,
+};
 
 /// The names of one configuration.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Directory {
     rules: HashMap<RuleId, usize>,
     /// Of networks with ports, the name.
     networks: HashMap<NetworkIndex, String>,
+    /// Of routers of these networks, the name.
+    routers: HashMap<RouterIndex, String>,
 }
 
 /// A moment on both clocks: turns instants of the monotonic clock into time of day.
@@ -56,8 +60,14 @@ impl Directory {
         let rules = snapshot.policy().rules().iter().enumerate().map(|(place, rule)| (rule.id, place));
         let rules = rules.collect();
         let ports = slice.ports.iter().zip(snapshot.ports());
-        let networks = ports.map(|(port, compiled)| (compiled.network(), port.network.clone())).collect();
-        Self { rules, networks, slice, snapshot }
+        let networks: HashMap<NetworkIndex, String> =
+            ports.map(|(port, compiled)| (compiled.network(), port.network.clone())).collect();
+        let router = |(index, name): (&NetworkIndex, &String)| {
+            let declared = slice.networks.iter().find(|network| network.name == *name)?;
+            Some((snapshot.network(*index).router()?, declared.router.clone()?))
+        };
+        let routers = networks.iter().filter_map(router).collect();
+        Self { rules, networks, routers, slice, snapshot }
     }
 
     /// A port's entry in the slice.
@@ -65,10 +75,45 @@ impl Directory {
         self.slice.ports.get(port.0 as usize)
     }
 
-    /// The port that has an address.
+    /// A host's name.
+    pub(crate) fn host(&self, host: HostIndex) -> Option<&str> {
+        self.slice.hosts.get(usize::from(host.0)).map(|host| host.name.as_str())
+    }
+
+    /// The port that has an address: on a network, or on another of its router.
     pub(crate) fn holder(&self, network: NetworkIndex, address: IpAddr) -> Option<(PortIndex, &SlicePort)> {
-        let index = self.snapshot.neighbour(network, address)?.port?;
+        let there = || self.snapshot.network_of(self.snapshot.network(network).domain(), address);
+        let near = self.snapshot.neighbour(network, address);
+        let index = near.or_else(|| self.snapshot.neighbour(there()?, address))?.port?;
         Some((index, self.port(index)?))
+    }
+
+    /// The network that a flow began on.
+    pub(crate) fn network_of(&self, key: &FlowKey) -> Option<NetworkIndex> {
+        self.snapshot.network_of(key.domain, key.source.0)
+    }
+
+    /// The port that began a flow.
+    pub(crate) fn initiator(&self, key: &FlowKey) -> Option<(PortIndex, &SlicePort)> {
+        self.holder(self.network_of(key)?, key.source.0)
+    }
+
+    /// What has the name here that a domain has in another directory.
+    pub(crate) fn same_domain(&self, other: &Self, domain: Domain) -> Option<Domain> {
+        match domain {
+            Domain::Network(network) => {
+                self.network_called(other.networks.get(&network)?).map(Domain::Network)
+            }
+            Domain::Router(router) => {
+                let name = other.routers.get(&router)?;
+                self.routers.iter().find(|(_, own)| *own == name).map(|(router, _)| Domain::Router(*router))
+            }
+        }
+    }
+
+    /// A router's name, by one of its networks.
+    pub(crate) fn router_of(&self, network: NetworkIndex) -> Option<&str> {
+        self.routers.get(&self.snapshot.network(network).router()?).map(String::as_str)
     }
 
     /// A network's name.
@@ -83,13 +128,14 @@ impl Directory {
 
     /// Who talks to whom.
     pub(crate) fn flow(&self, key: &FlowKey) -> FlowId {
+        let network = self.network_of(key);
         let end = |(address, port)| FlowEnd {
             address,
             port,
-            of: self.holder(key.network, address).map(|(_, port)| full_name(port)),
+            of: network.and_then(|network| self.holder(network, address)).map(|(_, port)| full_name(port)),
         };
         FlowId {
-            network: self.network(key.network),
+            network: network.map(|network| self.network(network)).unwrap_or_default(),
             protocol: key.protocol,
             source: end(key.source),
             destination: end(key.destination),

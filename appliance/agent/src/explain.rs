@@ -2,7 +2,9 @@
 
 use mgmt_types::question::{Trace, TraceEnd, TraceOutcome, TraceRequest, TraceStep};
 use pipeline::policy::{Action, Direction};
-use pipeline::{DropReason, Finding, FlowRecord, FlowTable, Frame, HEAD, Instant, PortIndex, Stage};
+use pipeline::{
+    DropReason, Encapsulation, Finding, FlowRecord, FlowTable, Frame, HEAD, Instant, PortIndex, Stage,
+};
 
 use crate::directory::{Directory, full_name};
 use crate::probe::ProbeFrame;
@@ -124,16 +126,42 @@ fn told(directory: &Directory, stage: Stage, finding: &Finding) -> TraceStep {
                 _ => format!("{} is excluded from the firewall", name(*port)),
             });
         }
+        Finding::Routed(port) => {
+            let to = directory.snapshot.port(*port).network();
+            let router = directory.router_of(to).unwrap_or_default();
+            let network = directory.network(to);
+            step.detail = Some(format!("router {router} sends it to {} on network {network}", name(*port)));
+        }
+        Finding::Encapsulated(encapsulation) => step.detail = Some(header(directory, encapsulation)),
+        Finding::Delivered(port) if !directory.snapshot.port(*port).is_local() => {
+            step.outcome = TraceOutcome::Delivered;
+            let host = directory.port(*port).map(|port| port.host.as_str()).unwrap_or_default();
+            step.detail = Some(format!("to host {host}, which asks what {} receives", name(*port)));
+        }
         Finding::Delivered(port) => {
             step.outcome = TraceOutcome::Delivered;
             step.detail = Some(format!("to {}", name(*port)));
         }
         Finding::Flooded => {
             step.outcome = TraceOutcome::Delivered;
-            step.detail = Some("to every local port of the network that admits it".to_owned());
+            step.detail = Some("to every port of the network that admits it".to_owned());
         }
     }
     step
+}
+
+/// A tunnel header, in words.
+fn header(directory: &Directory, encapsulation: &Encapsulation) -> String {
+    let Encapsulation { host, header } = encapsulation;
+    let mut text =
+        format!("in GENEVE to host {}, VNI {}", directory.host(*host).unwrap_or_default(), header.vni);
+    if let Some(identity) = header.identity {
+        text.push_str(&format!(", identity {identity}"));
+    }
+    if let Some(port) = header.port {
+        text.push_str(&format!(", port {port}"));
+    }
+    text
 }
 
 fn known(flow: &FlowRecord) -> String {

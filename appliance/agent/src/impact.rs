@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use mgmt_types::question::{FlowId, Verdict};
 use mgmt_types::{CutFlow, FlowImpact};
 use pipeline::policy::{Action, Direction, Service};
-use pipeline::{FlowKey, FlowRecord, FlowTable, Instant, NetworkIndex, Snapshot};
+use pipeline::{Domain, FlowKey, FlowRecord, FlowTable, Instant, Snapshot};
 
 use crate::directory::Directory;
 
@@ -26,13 +26,13 @@ pub(crate) fn of(
     now: Instant,
 ) -> FlowImpact {
     let mut impact = FlowImpact { host: in_force.slice.host.clone(), ..FlowImpact::default() };
-    // Networks may have other numbers in the candidate.
-    let mut same: HashMap<NetworkIndex, Option<NetworkIndex>> = HashMap::new();
+    // Networks and routers may have other numbers in the candidate.
+    let mut same: HashMap<Domain, Option<Domain>> = HashMap::new();
     flows.for_each(now, |flow| {
-        let known = same.entry(flow.key.network);
-        let network = *known.or_insert_with(|| candidate.network_called(&in_force.network(flow.key.network)));
-        let judged = network.map_or(Judged::Refused(None), |network| {
-            judge(&candidate.snapshot, &FlowKey { network, ..flow.key })
+        let known = same.entry(flow.key.domain);
+        let domain = *known.or_insert_with(|| candidate.same_domain(in_force, flow.key.domain));
+        let judged = domain.map_or(Judged::Refused(None), |domain| {
+            judge(&candidate.snapshot, &FlowKey { domain, ..flow.key })
         });
         let Judged::Refused(rule) = judged else { return };
         if is_kept(in_force, flow) {
@@ -49,7 +49,7 @@ pub(crate) fn of(
     for flow in refused.iter().filter_map(|verdict| verdict.flow.as_ref()) {
         let Some(network) = candidate.network_called(&flow.network) else { continue };
         let key = FlowKey {
-            network,
+            domain: candidate.snapshot.network(network).domain(),
             protocol: flow.protocol,
             source: (flow.source.address, flow.source.port),
             destination: (flow.destination.address, flow.destination.port),
@@ -70,14 +70,19 @@ enum Judged {
 
 /// Asks the rules at both ends, as the firewall does for a new flow.
 fn judge(snapshot: &Snapshot, key: &FlowKey) -> Judged {
-    let FlowKey { network, protocol, source, destination } = *key;
-    let [from, to] = [source.0, destination.0].map(|address| snapshot.endpoint_at(network, address));
+    let FlowKey { domain, protocol, source, destination } = *key;
+    let endpoint = |address| match snapshot.network_of(domain, address) {
+        Some(network) => snapshot.endpoint_at(network, address),
+        None => snapshot.policy().external(address),
+    };
+    let [from, to] = [source.0, destination.0].map(endpoint);
     let service = match ECHO.iter().find(|(icmp, _)| *icmp == protocol) {
         Some((_, kind)) => Service::icmp(protocol, *kind, 0),
         None if WITH_PORTS.contains(&protocol) => Service::port(protocol, destination.1),
         None => Service::without_port(protocol),
     };
     let port_of = |address: IpAddr| {
+        let network = snapshot.network_of(domain, address)?;
         let port = snapshot.neighbour(network, address).and_then(|neighbour| neighbour.port);
         port.map(|port| snapshot.port(port))
     };
@@ -129,10 +134,9 @@ mod tests {
     use pipeline::{FlowTableConfig, Frame, HEAD, HashKey, PortState, Verdict, Workspace};
 
     use super::*;
-    use crate::compile::compile;
     use crate::compile::tests::{slice, vm_port};
+    use crate::compile::{Known, compile};
     use crate::probe::ProbeFrame;
-    use crate::slots::Numbers;
 
     const KEY: HashKey = HashKey([1, 2]);
     const NOW: Instant = Instant::from_nanos(5_000_000_000);
@@ -171,7 +175,7 @@ mod tests {
     }
 
     fn directory(slice: Slice) -> Directory {
-        let compiled = compile(&slice, "here", Path::new("/run"), KEY, None, &Numbers::default());
+        let compiled = compile(&slice, "here", Path::new("/run"), KEY, Known::default());
         Directory::new(Arc::new(slice), Arc::new(compiled.expect("compiles").snapshot))
     }
 

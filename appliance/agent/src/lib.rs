@@ -25,6 +25,7 @@ mod impact;
 mod local_api;
 mod manager;
 mod metrics;
+mod moves;
 mod netns;
 mod plane;
 mod port;

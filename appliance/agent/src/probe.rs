@@ -296,9 +296,8 @@ mod tests {
     use pipeline::HashKey;
 
     use super::*;
-    use crate::compile::compile;
     use crate::compile::tests::{slice, vm_port};
-    use crate::slots::Numbers;
+    use crate::compile::{Known, compile};
 
     /// web-1 has 10.0.1.11 and fd00:1::11, db-1 10.0.1.12 and fd00:1::12.
     fn two() -> Slice {
@@ -311,8 +310,7 @@ mod tests {
     }
 
     fn directory(slice: Slice) -> Directory {
-        let compiled =
-            compile(&slice, "here", Path::new("/run/palisade"), HashKey([1, 2]), None, &Numbers::default());
+        let compiled = compile(&slice, "here", Path::new("/run/palisade"), HashKey([1, 2]), Known::default());
         Directory::new(Arc::new(slice), Arc::new(compiled.expect("compiles").snapshot))
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use mgmt_types::question::{FlowEvent, FlowTidings, FlowUpdate, Verdict, VerdictKind, VerdictQuery};
-use pipeline::{DropRecord, Ending, Event, FlowRecord, RuleId};
+use pipeline::{DropRecord, Ending, Event, FlowRecord, Origin, RuleId};
 use tokio::sync::mpsc;
 
 use crate::directory::{Clock, Directory, direction};
@@ -20,6 +20,10 @@ use crate::verdicts::Verdicts;
 
 /// Notes that wait on one worker's line.
 const WAITING: usize = 2048;
+/// The id under which verdicts are kept on what came from other hosts and is for nobody known: no port's.
+const UNDERLAY: u32 = u32::MAX;
+/// Who sent what came from no host of the mesh.
+const STRANGER: &str = "host:?";
 /// Configurations whose names are remembered: what is told may come from just before a change.
 const REMEMBERED: usize = 4;
 
@@ -111,7 +115,7 @@ impl Recorder {
     pub(crate) fn learn(&self, directory: Arc<Directory>) {
         let mut books = self.books();
         let ports: HashSet<u32> = directory.slice.ports.iter().map(|port| port.id).collect();
-        books.verdicts.retain(|id| ports.contains(&id));
+        books.verdicts.retain(|id| id == UNDERLAY || ports.contains(&id));
         books.flow_log.retain(|rule| directory.is_logged(rule));
         books.directories.push_back(directory);
         if books.directories.len() > REMEMBERED {
@@ -232,7 +236,7 @@ impl Books {
                 format!("{}: {}", directory.rule(rule, None), directory.flow(&flow.key))
             });
         }
-        let sender = directory.holder(flow.key.network, flow.key.source.0);
+        let sender = directory.initiator(&flow.key);
         if note.keep
             && let Some((_, port)) = sender
         {
@@ -262,13 +266,13 @@ impl Books {
 
     fn refused(&mut self, note: &Note, record: &DropRecord, kind: VerdictKind, clock: &Clock) {
         let Some(directory) = self.directory(record.revision) else { return };
-        let Some(port) = directory.port(record.port) else { return };
+        let Some((id, port)) = origin(&directory, record) else { return };
         let groups = |end: usize| record.endpoints.map(|ends| directory.groups(ends[end]));
         let rule = record.rule.map(|rule| directory.rule(rule, record.direction));
         let verdict = Verdict {
             time: clock.time(note.at),
             host: directory.slice.host.clone(),
-            port: crate::directory::full_name(port),
+            port,
             verdict: kind,
             reason: Some(record.reason.name().to_owned()),
             meaning: Some(record.reason.meaning().trim().to_owned()),
@@ -293,9 +297,31 @@ impl Books {
             self.flow_log.note(&FlowEvent { time: verdict.time, update });
         }
         if note.keep {
-            self.verdicts.keep(port.id, verdict);
+            self.verdicts.keep(id, verdict);
         }
     }
+}
+
+/// The id under which a verdict is kept, and the name of who sent the frame. Of what another host sent, the port that is
+/// known as its sender, and it is kept with the receiver's; else the host, and with those of the underlay.
+fn origin(directory: &Directory, record: &DropRecord) -> Option<(u32, String)> {
+    let host = match record.origin {
+        Origin::Port(port) => {
+            let port = directory.port(port)?;
+            return Some((port.id, crate::directory::full_name(port)));
+        }
+        Origin::Host(host) => directory.host(host),
+        Origin::Stranger => None,
+    };
+    let ends = record.key.and_then(|key| {
+        let network = directory.network_of(&key)?;
+        let (_, sender) = directory.holder(network, key.source.0)?;
+        let (_, receiver) = directory.holder(network, key.destination.0)?;
+        Some((receiver.id, crate::directory::full_name(sender)))
+    });
+    Some(ends.unwrap_or_else(|| {
+        (UNDERLAY, host.map_or_else(|| STRANGER.to_owned(), |host| format!("host:{host}")))
+    }))
 }
 
 /// Those of these rules that are to be logged, each once.

@@ -155,13 +155,13 @@ fn add(counter: &AtomicU64, more: u64) {
 pub(crate) mod tests {
     use super::*;
     use pipeline::policy::Direction;
-    use pipeline::{DropReason, Ending, FlowKey, FlowRecord, NetworkIndex, PortIndex};
+    use pipeline::{Domain, DropReason, Ending, FlowKey, FlowRecord, NetworkIndex, Origin, PortIndex};
 
     /// 10.0.1.11:40000 to 10.0.1.12:443, admitted by these rules, 3 packets of 300 bytes there and 2 of 200 back.
     pub(crate) fn flow(rules: [Option<u32>; 2]) -> FlowRecord {
         FlowRecord {
             key: FlowKey {
-                network: NetworkIndex(0),
+                domain: Domain::Network(NetworkIndex(0)),
                 protocol: 6,
                 source: ([10, 0, 1, 11].into(), 40000),
                 destination: ([10, 0, 1, 12].into(), 443),
@@ -180,7 +180,7 @@ pub(crate) mod tests {
     /// The first packet of [`flow`], refused by this rule of its receiver.
     pub(crate) fn refused(rule: Option<u32>) -> DropRecord {
         DropRecord {
-            port: PortIndex(0),
+            origin: Origin::Port(PortIndex(0)),
             reason: if rule.is_some() { DropReason::PolicyDrop } else { DropReason::DefaultDeny },
             key: Some(flow([None; 2]).key),
             rule: rule.map(RuleId),

@@ -3,7 +3,7 @@
 //! A flood has one cause and many packets. Of one cause at one port a few in each short while are let through, with the
 //! number of those that were held back before; a flood therefore costs whoever looks at events next to nothing.
 
-use pipeline::{DropReason, Instant, PortIndex, RuleId};
+use pipeline::{DropReason, Instant, Origin, RuleId};
 
 /// Sets of places, of which a cause has one.
 const SETS: usize = 256;
@@ -24,10 +24,10 @@ pub(crate) struct Sampler(Box<[[Place; WAYS]; SETS]>);
 pub(crate) enum Cause {
     /// Flows admitted by these rules.
     Started([Option<RuleId>; 2]),
-    /// Frames of a port that ended for this reason, by this rule.
-    Dropped(PortIndex, DropReason, Option<RuleId>),
-    /// Frames of a port that a rule in audit would have treated otherwise.
-    Audited(PortIndex, Option<RuleId>),
+    /// Frames from there that ended for this reason, by this rule.
+    Dropped(Origin, DropReason, Option<RuleId>),
+    /// Frames from there that a rule in audit would have treated otherwise.
+    Audited(Origin, Option<RuleId>),
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,10 +67,15 @@ impl Sampler {
 impl Cause {
     fn set(&self) -> usize {
         let number = |rule: Option<RuleId>| rule.map_or(0, |rule| u64::from(rule.0) + 1);
+        let place = |origin| match origin {
+            Origin::Port(port) => u64::from(port.0),
+            Origin::Host(host) => 1 << 32 | u64::from(host.0),
+            Origin::Stranger => 2 << 32,
+        };
         let (kind, one, two) = match *self {
             Self::Started([out, into]) => (1, number(out), number(into)),
-            Self::Dropped(port, reason, rule) => (2 + reason.index() as u64, u64::from(port.0), number(rule)),
-            Self::Audited(port, rule) => (0, u64::from(port.0), number(rule)),
+            Self::Dropped(origin, reason, rule) => (2 + reason.index() as u64, place(origin), number(rule)),
+            Self::Audited(origin, rule) => (0, place(origin), number(rule)),
         };
         // Fibonacci hashing: ports and rules are small numbers in a row.
         let mixed = (one ^ two << 20 ^ kind << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -81,8 +86,9 @@ impl Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipeline::PortIndex;
 
-    const FLOOD: Cause = Cause::Dropped(PortIndex(3), DropReason::DefaultDeny, None);
+    const FLOOD: Cause = Cause::Dropped(Origin::Port(PortIndex(3)), DropReason::DefaultDeny, None);
 
     #[test]
     fn of_a_flood_a_few_are_told_and_none_is_forgotten() {
@@ -103,10 +109,10 @@ mod tests {
     fn a_flood_holds_nothing_else_back() {
         let mut sampler = Sampler::new();
         let others = [
-            Cause::Dropped(PortIndex(4), DropReason::DefaultDeny, None),
-            Cause::Dropped(PortIndex(3), DropReason::SpoofedMac, None),
-            Cause::Dropped(PortIndex(3), DropReason::PolicyDrop, Some(RuleId(1))),
-            Cause::Audited(PortIndex(3), Some(RuleId(1))),
+            Cause::Dropped(Origin::Port(PortIndex(4)), DropReason::DefaultDeny, None),
+            Cause::Dropped(Origin::Port(PortIndex(3)), DropReason::SpoofedMac, None),
+            Cause::Dropped(Origin::Port(PortIndex(3)), DropReason::PolicyDrop, Some(RuleId(1))),
+            Cause::Audited(Origin::Port(PortIndex(3)), Some(RuleId(1))),
             Cause::Started([Some(RuleId(1)), None]),
         ];
         for n in 0..1000 {
@@ -123,7 +129,9 @@ mod tests {
         for port in 0..8 {
             for rule in 0..8 {
                 let rule = Some(RuleId(rule));
-                sets.insert(Cause::Dropped(PortIndex(port), DropReason::PolicyDrop, rule).set());
+                sets.insert(
+                    Cause::Dropped(Origin::Port(PortIndex(port)), DropReason::PolicyDrop, rule).set(),
+                );
             }
         }
         assert!(sets.len() > 48, "{} sets for 64 causes", sets.len());
@@ -134,7 +142,7 @@ mod tests {
         let mut sampler = Sampler::new();
         let mut told = 0;
         for n in 0..1_000_000u32 {
-            let cause = Cause::Dropped(PortIndex(n % 5000), DropReason::DefaultDeny, None);
+            let cause = Cause::Dropped(Origin::Port(PortIndex(n % 5000)), DropReason::DefaultDeny, None);
             told += u32::from(sampler.admit(cause, Instant::from_nanos(u64::from(n) * 10)).is_some());
         }
         // One while and what each set lets through in it.

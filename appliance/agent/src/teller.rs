@@ -58,8 +58,8 @@ impl Teller {
                     self.send(Note { at: now, event, times: 1, keep: false });
                     continue;
                 }
-                Event::Dropped(drop) => (Cause::Dropped(drop.port, drop.reason, drop.rule), false),
-                Event::Audited(drop) => (Cause::Audited(drop.port, drop.rule), false),
+                Event::Dropped(drop) => (Cause::Dropped(drop.origin, drop.reason, drop.rule), false),
+                Event::Audited(drop) => (Cause::Audited(drop.origin, drop.rule), false),
             };
             match self.sampler.admit(cause, now) {
                 Some(times) => self.send(Note { at: now, event, times, keep: true }),

@@ -78,6 +78,10 @@ fn concerns(verdict: &Verdict, query: &VerdictQuery) -> bool {
         return false;
     }
     let is_meant = |name: &str| {
+        // A host, as `host:h1`, whose name may have dots.
+        if name == query.workload {
+            return true;
+        }
         let (workload, port) = name.split_once('.').unwrap_or((name, ""));
         workload == query.workload && query.port.as_deref().is_none_or(|wanted| wanted == port)
     };

@@ -34,6 +34,7 @@ fn snapshot(ports: u32, rate_limit: Option<RateLimit>) -> Snapshot {
             gateways: vec!["10.0.0.1".parse().expect("an address")],
             subnets: vec![("10.0.0.0".parse().expect("an address"), 8)],
             mtu: 1500,
+            ..NetworkConfig::default()
         })
         .expect("a network");
     for number in 1..=ports + 1 {
@@ -44,11 +45,11 @@ fn snapshot(ports: u32, rate_limit: Option<RateLimit>) -> Snapshot {
             network,
             mac: mac(number),
             addresses: vec![v4, v6],
-            local: true,
             rate_limit,
             identity: 0,
             firewall: false,
             slot: 0,
+            ..PortConfig::default()
         };
         builder.port(port).expect("a port");
     }

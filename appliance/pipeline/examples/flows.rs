@@ -59,20 +59,13 @@ fn snapshot(firewall: bool, rules: u16) -> Snapshot {
             gateways: vec![],
             subnets: vec![(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), 8)],
             mtu: 1500,
+            ..NetworkConfig::default()
         })
         .expect("a network");
     for (mac, address) in MACS.into_iter().zip(ADDRESSES) {
         let addresses = vec![IpAddr::from(address)];
-        let port = PortConfig {
-            network,
-            mac,
-            addresses,
-            local: true,
-            rate_limit: None,
-            identity: 0,
-            firewall,
-            slot: 0,
-        };
+        let port =
+            PortConfig { network, mac, addresses, identity: 0, firewall, slot: 0, ..PortConfig::default() };
         builder.port(port).expect("a port");
     }
     builder.build().expect("a snapshot")

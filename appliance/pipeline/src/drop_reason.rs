@@ -34,6 +34,8 @@ macro_rules! drop_reasons {
 /// A station on a frame's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
+    /// The tunnel header of what comes from another host is taken off.
+    Decap,
     /// Headers are found and measured.
     Parse,
     /// The port may speak only for itself.
@@ -46,10 +48,14 @@ pub enum Stage {
     Respond,
     /// The frame's flow is found, and the frame fits it.
     Flow,
+    /// Which way a packet goes that was sent to the gateway.
+    Route,
     /// The rules of the ports it concerns allow the flow.
     Firewall,
     /// The destination is looked up.
     Deliver,
+    /// A tunnel header is put before what goes to another host.
+    Encap,
     /// The agent hands the frame to its destination: outside this package.
     Put,
 }
@@ -58,20 +64,47 @@ impl Stage {
     /// The name in documentation and traces.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Decap => "decap",
             Self::Parse => "parse",
             Self::Guard => "guard",
             Self::Offload => "offload",
             Self::Rate => "rate",
             Self::Respond => "respond",
             Self::Flow => "flow",
+            Self::Route => "route",
             Self::Firewall => "firewall",
             Self::Deliver => "deliver",
+            Self::Encap => "encap",
             Self::Put => "put",
         }
     }
 }
 
 drop_reasons! {
+    /// From an underlay address that no host of the mesh has.
+    UnknownPeer = "unknown-peer" @ Decap,
+    /// In clear, over an underlay that is not declared trusted.
+    UntrustedUnderlay = "untrusted-underlay" @ Decap,
+    /// A GENEVE header of another version than 0.
+    GeneveVersion = "geneve-version" @ Decap,
+    /// A GENEVE header or option that ends before it should, or options that do not add up.
+    GeneveLength = "geneve-length" @ Decap,
+    /// A critical GENEVE option that is not known, is there twice, or has the wrong length.
+    GeneveCriticalOption = "geneve-critical-option" @ Decap,
+    /// Something else than Ethernet inside GENEVE.
+    GeneveProtocol = "geneve-protocol" @ Decap,
+    /// A GENEVE control packet: never for a workload.
+    GeneveControl = "geneve-control" @ Decap,
+    /// A VNI that no network here has.
+    UnknownVni = "unknown-vni" @ Decap,
+    /// The VNI of a network on which the sending host has no port, nor on another of its router.
+    VniNotOwned = "vni-not-owned" @ Decap,
+    /// The sending host must name the identity of its workload, and did not.
+    IdentityMissing = "identity-missing" @ Decap,
+    /// The identity of no workload of the sending host.
+    IdentityNotOwned = "identity-not-owned" @ Decap,
+    /// Congestion was marked on the way, on a packet whose ends do not understand that: it counts as lost (RFC 6040).
+    CongestionMarked = "congestion-marked" @ Decap,
     /// The frame ends before a header it announces.
     Truncated = "truncated" @ Parse,
     /// The headers do not fit into the 192 bytes that are copied before anything is looked at.
@@ -98,6 +131,8 @@ drop_reasons! {
     SpoofedIpv4 = "spoofed-ipv4" @ Guard,
     /// The IPv6 source is neither one of the port's addresses nor the link-local address of its MAC (EUI-64).
     SpoofedIpv6 = "spoofed-ipv6" @ Guard,
+    /// From another host, and the sender is not one of that host's ports, or the gateway with a packet of one of them.
+    RemoteSpoofed = "remote-spoofed" @ Guard,
     /// ARP that speaks for a MAC or an IPv4 address that is not the port's.
     SpoofedArp = "spoofed-arp" @ Guard,
     /// Neighbour discovery that speaks for a MAC or an IPv6 address that is not the port's.
@@ -126,8 +161,6 @@ drop_reasons! {
     RouterSolicitation = "router-solicitation" @ Respond,
     /// An IGMP or MLD message: multicast goes to every port, so nobody needs to know. Normal at boot.
     GroupMembership = "group-membership" @ Respond,
-    /// Sent to the gateway's MAC, but not for the gateway: the network has no router.
-    NoRoute = "no-route" @ Respond,
     /// A fragment that repeats or overlaps what another fragment of its packet carried, or what follows one (RFC 5722).
     FragmentOverlap = "fragment-overlap" @ Flow,
     /// The port has more fragmented packets under way, more fragments of one, or more waiting for the first, than it may.
@@ -144,6 +177,10 @@ drop_reasons! {
     IcmpUnrelated = "icmp-unrelated" @ Flow,
     /// The port, or the host, tracks as many connections as it may.
     StateLimit = "state-limit" @ Flow,
+    /// Sent to the gateway, and it has no router behind it, or that knows no way. A router tells the sender.
+    NoRoute = "no-route" @ Route,
+    /// Sent to the gateway, and its time to live is over. The sender is told.
+    TtlExceeded = "ttl-exceeded" @ Route,
     /// A rule says drop.
     PolicyDrop = "policy-drop" @ Firewall,
     /// A rule says reject: the sender is told.
@@ -154,14 +191,19 @@ drop_reasons! {
     ToItself = "to-itself" @ Deliver,
     /// No port of the network has the destination MAC. Never flooded.
     UnknownDestination = "unknown-destination" @ Deliver,
-    /// The destination lives on another host and nothing carries frames there.
+    /// The destination lives on another host, of which no address is known, or which the frame did not come to by a move.
     RemoteDestination = "remote-destination" @ Deliver,
+    /// Another host sent it to a port that has not the destination MAC: its routes are stale.
+    StaleDestination = "stale-destination" @ Deliver,
     /// The destination MAC is not that of the port that has the destination address.
     DestinationMismatch = "destination-mismatch" @ Deliver,
     /// A broadcast or multicast MAC around a unicast IP destination: it would reach workloads it does not name.
     UnicastInMulticast = "unicast-in-multicast" @ Deliver,
     /// A packet, or one segment of it, is larger than the network's MTU.
     OverMtu = "over-mtu" @ Deliver,
+    /// A packet, or one segment of it, is larger than what fits on the way to the destination: to its host, or on its
+    /// network behind the router. The sender is told.
+    PathMtu = "path-mtu" @ Deliver,
     /// The destination port has no working link at the moment.
     DestinationDown = "destination-down" @ Put,
     /// The destination has no free receive buffers.

@@ -79,6 +79,11 @@ impl<'a> End<'a> {
             None => Self { port, remote: snapshot.policy().external(address), local: port.endpoint() },
         }
     }
+
+    /// The same, when its host says who it is.
+    pub(crate) fn claiming(self, endpoint: Option<Endpoint>) -> Self {
+        Self { remote: endpoint.unwrap_or(self.remote), ..self }
+    }
 }
 
 impl Asked<'_> {

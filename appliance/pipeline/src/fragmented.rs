@@ -7,12 +7,15 @@ use std::sync::{MutexGuard, PoisonError};
 
 use wire::ipv4;
 
-use crate::deliver::resolve;
+use crate::deliver::{Target, resolve};
 use crate::fragments::{FragmentInfo, FragmentKey, FragmentVerdict, Fragments};
 use crate::from_port::Context;
 use crate::header::{self, L3};
+use crate::offload::Cut;
 use crate::parse::{Fragment, Ip};
-use crate::{DropReason, Frame, Port, PortIndex, Verdict, Workspace};
+use crate::port_state::PortState;
+use crate::report::{Event, Origin, note};
+use crate::{DropReason, Frame, Snapshot, Verdict, Workspace};
 
 /// What is remembered of a packet whose first fragment was refused: the reason's number above this. Below, it was admitted
 /// to the port whose slot is this less one.
@@ -38,7 +41,7 @@ pub(crate) struct Waiting {
 pub(crate) fn admit(
     context: &Context<'_>,
     place: usize,
-    frame: &Frame<'_>,
+    frame: &mut Frame<'_>,
     ip: &Ip,
     work: &mut Workspace,
 ) -> Result<Option<Verdict>, DropReason> {
@@ -48,7 +51,7 @@ pub(crate) fn admit(
         Fragment::Later(_) => Some(destination(context, frame, ip)?),
         Fragment::First | Fragment::Whole => None,
     };
-    let mut fragments = lock(context);
+    let mut fragments = lock(context.state);
     let late = fragments.expire(context.now);
     late.for_each(|slot| work.release(slot, Verdict::Drop(DropReason::FragmentTimeout)));
     match fragments.admit(context.now, &info) {
@@ -57,9 +60,15 @@ pub(crate) fn admit(
             work.firsts.push(First { frame: place, key: info.key });
             Ok(None)
         }
-        FragmentVerdict::Follow(fate) => follow(to, fate).map(Some),
+        FragmentVerdict::Follow(fate) => {
+            let verdict = follow(to, fate)?;
+            finish(context, frame, ip, to);
+            Ok(Some(verdict))
+        }
         FragmentVerdict::Hold(slot) => {
             work.waiting.push(Waiting { frame: place, slot });
+            // The caller keeps it as it goes on.
+            finish(context, frame, ip, to);
             Ok(Some(Verdict::Hold(slot)))
         }
         FragmentVerdict::Drop(reason, held) => {
@@ -78,20 +87,22 @@ pub(crate) fn admit(
     }
 }
 
-/// Tells the fragments that wait what became of their first, once the burst is judged.
+/// Tells the fragments that wait what became of their first, once the burst is judged. `from` says of a place in the burst
+/// where its frame came from and how long it is.
 #[cold]
 pub(crate) fn settle(
-    context: &Context<'_>,
-    frames: &[Frame<'_>],
+    snapshot: &Snapshot,
+    state: &PortState,
+    from: impl Fn(usize) -> Option<(Origin, u32)>,
     verdicts: &mut [Verdict],
     work: &mut Workspace,
 ) {
-    let mut fragments = lock(context);
+    let mut fragments = lock(state);
     for number in 0..work.firsts.len() {
         let First { frame, key } = work.firsts[number];
         let Some(verdict) = verdicts.get(frame).copied() else { continue };
         let (fate, verdict) = match verdict {
-            Verdict::Deliver(to) => (1 + context.snapshot.port(to).slot(), verdict),
+            Verdict::Deliver(to) => (1 + snapshot.port(to).slot(), verdict),
             Verdict::Drop(reason) | Verdict::Refuse(reason) => {
                 (REFUSED | reason.index() as u32, Verdict::Drop(reason))
             }
@@ -102,7 +113,7 @@ pub(crate) fn settle(
             match work.waiting.iter().position(|waiting| waiting.slot == slot) {
                 Some(waiting) => {
                     let Waiting { frame, .. } = work.waiting.swap_remove(waiting);
-                    if let (Some(own), true) = (verdicts.get_mut(frame), frame < frames.len()) {
+                    if let Some(own) = verdicts.get_mut(frame) {
                         *own = verdict;
                     }
                     fragments.free(slot);
@@ -112,34 +123,37 @@ pub(crate) fn settle(
         }
     }
     for (place, reason) in work.refused.drain(..) {
-        if let (Some(own), Some(frame)) = (verdicts.get_mut(place), frames.get(place)) {
-            *own = context.dropped(reason, frame, &mut work.report);
+        if let (Some(own), Some((origin, len))) = (verdicts.get_mut(place), from(place)) {
+            work.report.add(Event::Dropped(note(snapshot.revision(), origin, reason, None, len)));
+            *own = Verdict::Drop(reason);
         }
     }
     work.firsts.clear();
 }
 
 /// As its first: to the same port, or nowhere. The port is found again, as another snapshot may have come.
-fn follow(to: Option<(PortIndex, &Port)>, fate: u32) -> Result<Verdict, DropReason> {
+fn follow(to: Option<Target<'_>>, fate: u32) -> Result<Verdict, DropReason> {
     if fate & REFUSED != 0 {
         let reason = DropReason::ALL.get((fate & !REFUSED) as usize).copied();
         return Err(reason.unwrap_or(DropReason::FragmentLimit));
     }
     match to {
-        Some((to, port)) if port.slot() + 1 == fate => Ok(Verdict::Deliver(to)),
+        Some(to) if to.port.slot() + 1 == fate => Ok(Verdict::Deliver(to.index)),
         _ => Err(DropReason::DestinationMismatch),
     }
 }
 
-fn destination<'a>(
-    context: &Context<'a>,
-    frame: &Frame<'_>,
-    ip: &Ip,
-) -> Result<(PortIndex, &'a Port), DropReason> {
-    if *frame.len > context.sender.largest_frame() {
-        return Err(DropReason::OverMtu);
+fn destination<'a>(context: &Context<'a>, frame: &Frame<'_>, ip: &Ip) -> Result<Target<'a>, DropReason> {
+    let target = resolve(context, frame, ip)?;
+    target.fits(context.sender, &Cut { packets: 1, largest: *frame.len, bytes: *frame.len })?;
+    Ok(target)
+}
+
+/// A fragment that goes where `to` is, now or later.
+fn finish(context: &Context<'_>, frame: &mut Frame<'_>, ip: &Ip, to: Option<Target<'_>>) {
+    if let Some(to) = to {
+        to.finish(context, frame, ip);
     }
-    resolve(context.snapshot, context.sender, frame, ip.v6)
 }
 
 /// Where a fragment lies in its packet. The parser proved the headers; an IPv6 fragment header is the last before the
@@ -164,6 +178,6 @@ fn info(frame: &Frame<'_>, ip: &Ip) -> FragmentInfo {
     FragmentInfo { key, offset: units * 8, len, more }
 }
 
-fn lock<'a>(context: &Context<'a>) -> MutexGuard<'a, Fragments> {
-    context.state.fragments.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &PortState) -> MutexGuard<'_, Fragments> {
+    state.fragments.lock().unwrap_or_else(PoisonError::into_inner)
 }

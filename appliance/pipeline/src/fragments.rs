@@ -36,9 +36,15 @@ pub struct FragmentLimits {
     pub timeout_nanos: u64,
 }
 
+impl FragmentLimits {
+    /// What is meant for a port.
+    pub const DEFAULT: Self =
+        Self { packets: 64, pieces: 64, held: MAX_HELD as u8, timeout_nanos: 30_000_000_000 };
+}
+
 impl Default for FragmentLimits {
     fn default() -> Self {
-        Self { packets: 64, pieces: 64, held: MAX_HELD as u8, timeout_nanos: 30_000_000_000 }
+        Self::DEFAULT
     }
 }
 

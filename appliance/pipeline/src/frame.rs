@@ -23,9 +23,11 @@ pub struct Frame<'a> {
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// To one port of the same host.
+    /// To one port: of this host, or of another ([`crate::Port::host`]), to which it goes in
+    /// [`crate::Snapshot::encapsulation`].
     Deliver(PortIndex),
-    /// To every other local port of the network: [`crate::Snapshot::flood_ports`] without the sender.
+    /// To every other local port of the network: [`crate::Snapshot::flood_ports`] without the sender; and, from a local
+    /// port, to each of [`crate::Snapshot::flood_hosts`].
     Flood,
     /// The frame was turned into the answer: back to its sender.
     Reply,

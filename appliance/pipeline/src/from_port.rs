@@ -1,27 +1,41 @@
 //! The way of a frame from a workload's port, as a table of contents.
 
-use crate::deliver::deliver;
+use crate::deliver::{self, Way, deliver};
 use crate::firewall::Refusal;
 use crate::flow::FlowKey;
 use crate::guard::guard;
+use crate::header;
 use crate::offload::{Cut, offload};
 use crate::parse::{Packet, parse};
-use crate::policy::Action;
+use crate::policy::{Action, Endpoint};
 use crate::port_state::PortState;
 use crate::rate::{self, Bucket, admit};
-use crate::report::{DropRecord, Event};
+use crate::refuse::{self, Obstacle};
+use crate::report::{DropRecord, Event, Origin, note};
 use crate::respond::respond;
+use crate::route;
 use crate::track::{self, Lane, track};
 use crate::workspace::BURST;
-use crate::{DropReason, FlowTable, Frame, Instant, Port, PortIndex, Report, Snapshot, Verdict, Workspace};
+use crate::{
+    DropReason, FlowTable, Frame, Instant, NetworkIndex, Port, PortIndex, Report, Snapshot, Verdict,
+    Workspace,
+};
+use wire::ethernet;
 
 /// Who sent a burst, and by what it is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) flows: &'a FlowTable,
+    /// Where it came from: the port, or another host.
+    pub(crate) origin: Origin,
+    /// The port that sent it, here or on that host.
     pub(crate) port: PortIndex,
     pub(crate) sender: &'a Port,
+    /// The network that the frames are on: the sender's, or the one that its host has routed them to.
+    pub(crate) network: NetworkIndex,
+    /// Who the sender's host says that it is, where that is not who it is declared to be.
+    pub(crate) claimed: Option<Endpoint>,
     pub(crate) state: &'a PortState,
     pub(crate) now: Instant,
     /// `now` in milliseconds, as flows remember it.
@@ -48,7 +62,7 @@ pub fn from_port(
     work: &mut Workspace,
 ) {
     let sender = snapshot.port(port);
-    let context = Context { snapshot, flows, port, sender, state, now, millis: now.as_millis() };
+    let context = Context::of_port(snapshot, flows, port, state, now);
     let mut bucket = rate::open(sender, state, now);
     for (frames, verdicts) in frames.chunks_mut(BURST).zip(verdicts.chunks_mut(BURST)) {
         work.count = 0;
@@ -86,19 +100,36 @@ fn judge_alone(
     if sender.is_judged() {
         return Ok(Alone::Tracked(packet, cut));
     }
-    let verdict = deliver(snapshot, sender, frame, &packet, &cut)?;
-    match verdict {
-        Verdict::Deliver(port) if snapshot.port(port).is_judged() => Ok(Alone::Tracked(packet, cut)),
-        _ => Ok(Alone::Decided(verdict)),
+    let target = match deliver(context, frame, &packet, &cut)? {
+        Way::Many => return Ok(Alone::Decided(Verdict::Flood)),
+        Way::One(target) if target.port.is_judged() => return Ok(Alone::Tracked(packet, cut)),
+        Way::One(target) => target,
+    };
+    if let Packet::Ip(ip) = &packet {
+        target.finish(context, frame, ip);
     }
+    Ok(Alone::Decided(Verdict::Deliver(target.index)))
 }
 
-impl Context<'_> {
-    /// Notes a frame that ends here, and why.
+impl<'a> Context<'a> {
+    /// Of what a port of this host sends.
+    pub(crate) fn of_port(
+        snapshot: &'a Snapshot,
+        flows: &'a FlowTable,
+        port: PortIndex,
+        state: &'a PortState,
+        now: Instant,
+    ) -> Self {
+        let sender = snapshot.port(port);
+        let (origin, network, millis) = (Origin::Port(port), sender.network(), now.as_millis());
+        Self { snapshot, flows, origin, port, sender, network, claimed: None, state, now, millis }
+    }
+
+    /// Notes a frame that ends here, and why; and turns it into the gateway's answer, where there is one.
     #[cold]
-    pub(crate) fn dropped(&self, reason: DropReason, frame: &Frame<'_>, report: &mut Report) -> Verdict {
+    pub(crate) fn dropped(&self, reason: DropReason, frame: &mut Frame<'_>, report: &mut Report) -> Verdict {
         report.add(Event::Dropped(self.note(reason, None, frame)));
-        Verdict::Drop(reason)
+        self.ended(reason, frame)
     }
 
     /// The same for a packet whose ends are known.
@@ -106,12 +137,42 @@ impl Context<'_> {
     pub(crate) fn dropped_of(
         &self,
         reason: DropReason,
-        frame: &Frame<'_>,
+        frame: &mut Frame<'_>,
         lane: &Lane,
         report: &mut Report,
     ) -> Verdict {
         report.add(Event::Dropped(self.note(reason, Some(lane.key.unpack(lane.side)), frame)));
-        Verdict::Drop(reason)
+        self.ended(reason, frame)
+    }
+
+    /// The end of a frame: its sender is told what stood in its way, if it was not its own network's rules.
+    fn ended(&self, reason: DropReason, frame: &mut Frame<'_>) -> Verdict {
+        if self.tell(reason, frame).is_some() { Verdict::Refuse(reason) } else { Verdict::Drop(reason) }
+    }
+
+    fn tell(&self, reason: DropReason, frame: &mut Frame<'_>) -> Option<()> {
+        if !matches!(reason, DropReason::NoRoute | DropReason::TtlExceeded | DropReason::PathMtu) {
+            return None;
+        }
+        let Packet::Ip(ip) = parse(frame).ok()? else { return None };
+        // RFC 1122, section 3.2.2: what was for many is never answered.
+        if deliver::is_for_many(self.snapshot, self.network, frame, ip.v6) {
+            return None;
+        }
+        let obstacle = match reason {
+            DropReason::NoRoute if route::is_unreachable(self, frame, &ip) => Obstacle::NoRoute,
+            DropReason::TtlExceeded => Obstacle::TtlExceeded,
+            DropReason::PathMtu => {
+                let reach = deliver::resolve(self, frame, &ip).ok()?.port.reach();
+                Obstacle::TooBig(reach.saturating_sub(ethernet::HEADER_LEN as u32))
+            }
+            _ => return None,
+        };
+        // A network without a gateway has nobody else to speak for it than who was asked.
+        let (_, asked) = header::addresses(frame.head, ip.v6);
+        let from = self.snapshot.network(self.network).gateway(ip.v6).unwrap_or(asked);
+        let told = rate::may_refuse(self.state, self.now) && refuse::tell(frame, &ip, from, obstacle);
+        told.then_some(())
     }
 
     /// The record of what the firewall refuses, or would refuse.
@@ -127,16 +188,6 @@ impl Context<'_> {
     }
 
     fn note(&self, reason: DropReason, key: Option<FlowKey>, frame: &Frame<'_>) -> DropRecord {
-        DropRecord {
-            port: self.port,
-            reason,
-            key,
-            rule: None,
-            direction: None,
-            endpoints: None,
-            would_allow: false,
-            revision: self.snapshot.revision(),
-            len: *frame.len,
-        }
+        note(self.snapshot.revision(), self.origin, reason, key, *frame.len)
     }
 }

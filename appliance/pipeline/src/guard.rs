@@ -29,10 +29,15 @@ pub(crate) fn guard(port: &Port, frame: &Frame<'_>, packet: &Packet) -> Result<(
         return Err(DropReason::SpoofedMac);
     }
     match packet {
-        Packet::Ip(ip) if ip.v6 => guard_ipv6(port, frame, ip),
-        Packet::Ip(ip) => guard_ipv4(port, frame.head, ip),
+        Packet::Ip(ip) => guard_ip(port, frame, ip),
         Packet::Arp => guard_arp(port, frame),
     }
+}
+
+/// Of an IP packet alone, whatever the frame around it says.
+#[inline(always)]
+pub(crate) fn guard_ip(port: &Port, frame: &Frame<'_>, ip: &Ip) -> Result<(), DropReason> {
+    if ip.v6 { guard_ipv6(port, frame, ip) } else { guard_ipv4(port, frame.head, ip) }
 }
 
 #[inline(always)]

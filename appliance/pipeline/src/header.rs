@@ -78,6 +78,24 @@ pub(crate) fn hop_limit(head: &[u8; HEAD]) -> u8 {
     head[L3 + ipv6::field::HOP_LIMIT]
 }
 
+/// The time to live, or hop limit.
+#[inline(always)]
+pub(crate) fn time_to_live(head: &[u8; HEAD], v6: bool) -> u8 {
+    if v6 { head[L3 + ipv6::field::HOP_LIMIT] } else { head[L3 + ipv4::field::TTL] }
+}
+
+/// Whether source or destination is of one link alone.
+#[inline]
+pub(crate) fn has_link_local(head: &[u8; HEAD], v6: bool) -> bool {
+    if v6 {
+        let link_local = |address: u128| address >> 118 == 0x3fa;
+        link_local(ipv6_source(head)) || link_local(ipv6_destination(head))
+    } else {
+        let link_local = |address: u32| address >> 16 == 0xa9fe;
+        link_local(ipv4_source(head)) || link_local(ipv4_destination(head))
+    }
+}
+
 /// The word at `offset`, which the parser proved to lie in the head.
 #[inline]
 pub(crate) fn word(head: &[u8; HEAD], offset: usize) -> u16 {

@@ -1,5 +1,7 @@
 //! A refusal that is answered: the frame becomes a TCP reset, or an ICMP error that says that an administrator forbids
-//! it, from the address that was asked.
+//! it, from the address that was asked; or one that says why it goes no further, from the gateway.
+
+use core::net::IpAddr;
 
 use wire::checksum::Sum;
 use wire::vnet;
@@ -24,8 +26,44 @@ pub(crate) fn refuse(frame: &mut Frame<'_>, ip: &Ip) -> bool {
     if ip.protocol == ipv4::TCP && ip.fragment == Fragment::Whole {
         reset(frame, ip)
     } else {
-        unreachable(frame, ip)
+        let prohibited = if ip.v6 {
+            [icmp::v6::DESTINATION_UNREACHABLE, icmp::v6::PROHIBITED]
+        } else {
+            [icmp::v4::DESTINATION_UNREACHABLE, icmp::v4::PROHIBITED]
+        };
+        let (_, asked) = header::addresses(frame.head, ip.v6);
+        error(frame, ip, asked, prohibited, 0)
     }
+}
+
+/// Why a packet goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Nobody knows a way to its destination.
+    NoRoute,
+    /// Its time to live is over.
+    TtlExceeded,
+    /// It is larger than this many bytes, which fit on the way.
+    TooBig(u32),
+}
+
+/// Turns the frame into the gateway's word on what stands in its way (RFC 792, RFC 1191, RFC 4443), from `gateway`. False
+/// when there is none, as for [`refuse`].
+pub(crate) fn tell(frame: &mut Frame<'_>, ip: &Ip, gateway: IpAddr, obstacle: Obstacle) -> bool {
+    if matches!(ip.fragment, Fragment::Later(_)) || is_error(frame, ip) {
+        return false;
+    }
+    let (message, number) = match (obstacle, ip.v6) {
+        (Obstacle::NoRoute, false) => ([icmp::v4::DESTINATION_UNREACHABLE, icmp::v4::NETWORK_UNREACHABLE], 0),
+        (Obstacle::NoRoute, true) => ([icmp::v6::DESTINATION_UNREACHABLE, icmp::v6::NO_ROUTE], 0),
+        (Obstacle::TtlExceeded, false) => ([icmp::v4::TIME_EXCEEDED, 0], 0),
+        (Obstacle::TtlExceeded, true) => ([icmp::v6::TIME_EXCEEDED, 0], 0),
+        (Obstacle::TooBig(mtu), false) => {
+            ([icmp::v4::DESTINATION_UNREACHABLE, icmp::v4::FRAGMENTATION_NEEDED], mtu.min(u16::MAX.into()))
+        }
+        (Obstacle::TooBig(mtu), true) => ([icmp::v6::PACKET_TOO_BIG, 0], mtu),
+    };
+    error(frame, ip, gateway, message, number)
 }
 
 fn is_error(frame: &Frame<'_>, ip: &Ip) -> bool {
@@ -65,53 +103,51 @@ fn reset(frame: &mut Frame<'_>, ip: &Ip) -> bool {
     segment[tcp::ACKNOWLEDGEMENT_OFFSET..][..4].copy_from_slice(&acknowledged.to_be_bytes());
     segment[tcp::DATA_OFFSET] = (tcp::HEADER_LEN as u8 / 4) << 4;
     segment[tcp::FLAGS_OFFSET] = flags;
-    answer(frame, ip, ipv4::TCP, segment.len(), |message| {
+    let (_, asked) = header::addresses(frame.head, ip.v6);
+    answer(frame, ip, asked, ipv4::TCP, segment.len(), |message| {
         message.copy_from_slice(&segment);
         tcp::CHECKSUM_OFFSET
     })
 }
 
-/// RFC 792, type 3 code 13 (RFC 1812, section 5.2.7.1); RFC 4443, type 1 code 1.
-fn unreachable(frame: &mut Frame<'_>, ip: &Ip) -> bool {
+/// An ICMP error of this type and code (of a refusal RFC 792, type 3 code 13, RFC 1812, section 5.2.7.1; RFC 4443, type 1
+/// code 1), with this number in its header's second word.
+fn error(frame: &mut Frame<'_>, ip: &Ip, from: IpAddr, [kind, code]: [u8; 2], number: u32) -> bool {
     let mut quoted = [0; QUOTED];
     let end = (ip.end as usize).min(usize::from(*frame.head_len));
     let Some(packet) = frame.head.get(L3..end) else { return false };
     let len = packet.len().min(QUOTED);
     quoted[..len].copy_from_slice(&packet[..len]);
-    let (protocol, kind, code) = if ip.v6 {
-        (ipv6::ICMPV6, icmp::v6::DESTINATION_UNREACHABLE, icmp::v6::PROHIBITED)
-    } else {
-        (ipv4::ICMP, icmp::v4::DESTINATION_UNREACHABLE, icmp::v4::PROHIBITED)
-    };
-    answer(frame, ip, protocol, icmp::HEADER_LEN + len, |message| {
+    let protocol = if ip.v6 { ipv6::ICMPV6 } else { ipv4::ICMP };
+    answer(frame, ip, from, protocol, icmp::HEADER_LEN + len, |message| {
         let (header, rest) = message.split_at_mut(icmp::HEADER_LEN);
-        header.copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
+        let [a, b, c, d] = number.to_be_bytes();
+        header.copy_from_slice(&[kind, code, 0, 0, a, b, c, d]);
         rest.copy_from_slice(&quoted[..len]);
         icmp::CHECKSUM_OFFSET
     })
 }
 
-/// Writes the headers of an answer whose message `write` fills; it says where the message's checksum lies.
+/// Writes the headers of an answer from `asked` whose message `write` fills; it says where the message's checksum lies.
 fn answer(
     frame: &mut Frame<'_>,
     ip: &Ip,
+    asked: IpAddr,
     protocol: u8,
     len: usize,
     write: impl FnOnce(&mut [u8]) -> usize,
 ) -> bool {
     let header_len = if ip.v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
     let (start, end) = (L3 + header_len, L3 + header_len + len);
-    let (asker, asked) = header::addresses(frame.head, ip.v6);
+    let (asker, _) = header::addresses(frame.head, ip.v6);
     let head: &mut [u8; HEAD] = frame.head;
     let (to, from) = head.split_at_mut(6);
     to.swap_with_slice(&mut from[..6]);
     let Some(message) = head.get_mut(start..end) else { return false };
     let at = write(message);
     let pseudo = match (asked, asker) {
-        (core::net::IpAddr::V6(asked), core::net::IpAddr::V6(asker)) => {
-            Sum::pseudo_v6(asked, asker, protocol, len as u32)
-        }
-        (core::net::IpAddr::V4(asked), core::net::IpAddr::V4(asker)) if protocol == ipv4::TCP => {
+        (IpAddr::V6(asked), IpAddr::V6(asker)) => Sum::pseudo_v6(asked, asker, protocol, len as u32),
+        (IpAddr::V4(asked), IpAddr::V4(asker)) if protocol == ipv4::TCP => {
             Sum::pseudo_v4(asked, asker, protocol, len as u32)
         }
         // ICMP for IPv4 has no pseudo-header.
@@ -120,13 +156,13 @@ fn answer(
     let checksum = pseudo.bytes(message).checksum();
     message[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
     match (asked, asker) {
-        (core::net::IpAddr::V6(asked), core::net::IpAddr::V6(asker)) => {
+        (IpAddr::V6(asked), IpAddr::V6(asker)) => {
             let [high, low] = (len as u16).to_be_bytes();
             header::put(head, L3, &[0x60, 0, 0, 0, high, low, protocol, TTL]);
             header::put(head, L3 + ipv6::field::SOURCE.start, &asked.octets());
             header::put(head, L3 + ipv6::field::DESTINATION.start, &asker.octets());
         }
-        (core::net::IpAddr::V4(asked), core::net::IpAddr::V4(asker)) => {
+        (IpAddr::V4(asked), IpAddr::V4(asker)) => {
             let [high, low] = ((header_len + len) as u16).to_be_bytes();
             let mut ip = [0x45, 0, high, low, 0, 0, 0x40, 0, TTL, protocol, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             ip[ipv4::field::SOURCE].copy_from_slice(&asked.octets());

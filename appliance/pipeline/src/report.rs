@@ -1,7 +1,7 @@
 //! What the pipeline tells besides verdicts.
 
 use crate::policy::{Direction, Endpoint, RuleId};
-use crate::{DropReason, Ending, FlowKey, FlowRecord, PortIndex};
+use crate::{DropReason, Ending, FlowKey, FlowRecord, HostIndex, PortIndex};
 
 /// Events that one burst can cause: a frame drops, starts or ends a flow, and may be noted by an audit policy; ending one
 /// to make room for another adds some.
@@ -21,11 +21,22 @@ pub enum Event {
     Audited(DropRecord),
 }
 
+/// Where a frame came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A port of this host.
+    Port(PortIndex),
+    /// Another host.
+    Host(HostIndex),
+    /// Somebody on the underlay who is no host of the mesh.
+    Stranger,
+}
+
 /// A frame that ended here, or would have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropRecord {
-    /// The port that sent it.
-    pub port: PortIndex,
+    /// Where it came from.
+    pub origin: Origin,
     /// Why.
     pub reason: DropReason,
     /// Who wanted to talk to whom, if it came to that.
@@ -42,6 +53,27 @@ pub struct DropRecord {
     pub revision: u64,
     /// Bytes of the frame.
     pub len: u32,
+}
+
+/// The record of a frame that ends for a reason that is no rule's.
+pub(crate) fn note(
+    revision: u64,
+    origin: Origin,
+    reason: DropReason,
+    key: Option<FlowKey>,
+    len: u32,
+) -> DropRecord {
+    DropRecord {
+        origin,
+        reason,
+        key,
+        rule: None,
+        direction: None,
+        endpoints: None,
+        would_allow: false,
+        revision,
+        len,
+    }
 }
 
 /// Events since it was drained last, in order. Bounded: more are counted as lost.

@@ -4,7 +4,7 @@
 //! snapshot for every address of the network, and never travel. What a workload would learn from others' questions, or
 //! could answer wrongly, does not exist.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr};
 
 use wire::arp;
 use wire::checksum;
@@ -15,7 +15,7 @@ use wire::{ethernet, ipv4, ipv6, nd};
 use crate::guard::message;
 use crate::header::{self, L3};
 use crate::parse::{self, Fragment, Ip, Message, Packet};
-use crate::snapshot::mac_number;
+use crate::snapshot::{Next, mac_number};
 use crate::{DropReason, Frame, Port, Snapshot};
 
 /// Time to live of what the gateway sends: RFC 1700's default.
@@ -117,23 +117,35 @@ fn answer_gateway(
     if header::destination_mac(frame.head) != port.gateway_mac_number() {
         return Ok(false);
     }
+    if port.is_routed() && !may_be_ping(ip) {
+        // Announcements are of one link.
+        let on = ip.message != Message::NeighbourAdvertisement;
+        return if on { Ok(false) } else { Err(DropReason::NoRoute) };
+    }
     answer_ping(snapshot, port, frame, ip)
 }
 
-/// The gateway answers ping and nothing else, as long as no router stands behind it.
+/// Whether it is an echo request, or a later fragment of what may be one.
+#[inline(always)]
+fn may_be_ping(ip: &Ip) -> bool {
+    let icmp = if ip.v6 { ipv6::ICMPV6 } else { ipv4::ICMP };
+    ip.message == Message::Echo || (ip.protocol == icmp && matches!(ip.fragment, Fragment::Later(_)))
+}
+
+/// The gateway answers ping at its own address, and at those of its router on other networks, and nothing else. All else
+/// is its router's, if it has one.
 #[cold]
 fn answer_ping(snapshot: &Snapshot, port: &Port, frame: &mut Frame<'_>, ip: &Ip) -> Result<bool, DropReason> {
-    let destination = if ip.v6 {
-        IpAddr::V6(Ipv6Addr::from_bits(header::ipv6_destination(frame.head)))
-    } else {
-        IpAddr::V4(Ipv4Addr::from_bits(header::ipv4_destination(frame.head)))
-    };
-    let icmp = if ip.v6 { ipv6::ICMPV6 } else { ipv4::ICMP };
+    let (_, destination) = header::addresses(frame.head, ip.v6);
+    let own = snapshot.neighbour(port.network(), destination).is_some_and(|found| found.gateway);
+    let router = snapshot.network(port.network()).router();
+    let gateway = own || router.is_some_and(|router| snapshot.next(router, destination) == Next::Gateway);
+    if !gateway && router.is_some() {
+        return Ok(false);
+    }
     // Fragments of a long ping are answered one by one: the checksum lies in the first, and changes by what the type
     // changes, whatever the others hold.
-    let later = matches!(ip.fragment, Fragment::Later(_)) && ip.protocol == icmp;
-    let gateway = snapshot.neighbour(port.network(), destination).is_some_and(|found| found.gateway);
-    if !gateway || !(ip.message == Message::Echo || later) {
+    if !gateway || !may_be_ping(ip) {
         return Err(DropReason::NoRoute);
     }
     echo(frame, ip);

@@ -1,7 +1,7 @@
 //! The pipeline, explained: one frame through the same stages, each of which says what it found.
 
 use crate::conntrack::Change;
-use crate::deliver::{deliver, port_of, resolve};
+use crate::deliver::{Target, Way, deliver, resolve};
 use crate::firewall::{self, Ends, Judgement, Refusal};
 use crate::from_port::Context;
 use crate::guard::guard;
@@ -11,8 +11,8 @@ use crate::policy::{Action, Direction, Endpoint, RuleIndex};
 use crate::respond::respond;
 use crate::track::{self, Lane};
 use crate::{
-    DropReason, FlowKey, FlowRecord, FlowTable, Frame, Instant, Port, PortIndex, PortState, Snapshot, Stage,
-    Verdict, header,
+    DropReason, Encapsulation, FlowKey, FlowRecord, FlowTable, Frame, Instant, Port, PortIndex, PortState,
+    Snapshot, Stage, header,
 };
 
 /// What became of a frame, stage by stage.
@@ -57,9 +57,13 @@ pub enum Finding {
         /// Whether its rules out or in would have been asked.
         direction: Direction,
     },
+    /// The router sends it to this port.
+    Routed(PortIndex),
+    /// It goes to another host in this header; what the receiver's rules say of it is asked there.
+    Encapsulated(Encapsulation),
     /// It goes to this port.
     Delivered(PortIndex),
-    /// It goes to every other local port of the network that admits it.
+    /// It goes to every other port of the network that admits it, here and on other hosts.
     Flooded,
 }
 
@@ -88,6 +92,19 @@ impl Trace {
         })
     }
 
+    fn route(&mut self, target: &Target<'_>) {
+        if target.routed {
+            self.add(Stage::Route, Finding::Routed(target.index));
+        }
+    }
+
+    fn arrive(&mut self, context: &Context<'_>, target: &Target<'_>) {
+        if let Some(encapsulation) = context.snapshot.encapsulation(Some(context.port), target.index) {
+            self.add(Stage::Encap, Finding::Encapsulated(encapsulation));
+        }
+        self.add(Stage::Deliver, Finding::Delivered(target.index));
+    }
+
     fn add(&mut self, stage: Stage, finding: Finding) {
         self.steps.push(Step { stage, finding });
     }
@@ -106,8 +123,7 @@ pub fn trace(
     frame: &mut Frame<'_>,
 ) -> Trace {
     let state = PortState::default();
-    let sender = snapshot.port(port);
-    let context = Context { snapshot, flows, port, sender, state: &state, now, millis: now.as_millis() };
+    let context = Context::of_port(snapshot, flows, port, &state, now);
     let mut trace = Trace { steps: Vec::new(), key: None };
     if let Err((stage, reason)) = follow(&context, frame, &mut trace) {
         trace.add(stage, Finding::Dropped(reason));
@@ -136,26 +152,24 @@ fn follow(
         Packet::Ip(ip) if !header::to_group(frame.head) => ip,
         _ => return follow_for_many(context, frame, &packet, &cut, trace),
     };
-    let judged = sender.is_judged() || {
-        let verdict = deliver(snapshot, sender, frame, &packet, &cut).map_err(at)?;
-        matches!(verdict, Verdict::Deliver(to) if snapshot.port(to).is_judged())
-    };
-    if !judged {
-        let to = port_of(snapshot, sender, frame).map_err(at)?;
-        trace.add(Stage::Deliver, Finding::Delivered(to));
+    if !sender.is_judged()
+        && let Way::One(target) = deliver(context, frame, &packet, &cut).map_err(at)?
+        && !target.port.is_judged()
+    {
+        trace.route(&target);
+        trace.arrive(context, &target);
         return Ok(());
     }
     let mut lane = Lane::default();
     lane.fill(context, frame, ip, cut).map_err(at)?;
     trace.key = Some(lane.flow_key());
-    if cut.largest > sender.largest_frame() {
-        return Err(at(DropReason::OverMtu));
-    }
-    let there = resolve(snapshot, sender, frame, ip.v6).map_err(at)?;
+    let target = resolve(context, frame, &ip).map_err(at)?;
+    trace.route(&target);
+    target.fits(sender, &cut).map_err(at)?;
     if ip.message != Message::NeighbourAdvertisement {
-        follow_flow(context, frame, &lane, there, trace)?;
+        follow_flow(context, frame, &lane, (target.index, target.port), trace)?;
     }
-    trace.add(Stage::Deliver, Finding::Delivered(there.0));
+    trace.arrive(context, &target);
     Ok(())
 }
 
@@ -172,18 +186,17 @@ fn follow_for_many(
     trace: &mut Trace,
 ) -> Result<(), (Stage, DropReason)> {
     let Context { snapshot, sender, port, .. } = *context;
-    let verdict = deliver(snapshot, sender, frame, packet, cut).map_err(at)?;
+    let way = deliver(context, frame, packet, cut).map_err(at)?;
     if let Some(refusal) = firewall::flooded(snapshot, Direction::Out, sender, None, frame, packet) {
         let Refusal { direction, action, rule, ends } = refusal;
         let answer = Answer { port, direction, endpoints: ends, rule, action, would: None };
         trace.add(Stage::Firewall, Finding::Asked(answer));
         return Err((Stage::Firewall, refusal.reason()));
     }
-    let finding = match verdict {
-        Verdict::Deliver(to) => Finding::Delivered(to),
-        _ => Finding::Flooded,
-    };
-    trace.add(Stage::Deliver, finding);
+    match way {
+        Way::One(target) => trace.arrive(context, &target),
+        Way::Many => trace.add(Stage::Deliver, Finding::Flooded),
+    }
     Ok(())
 }
 

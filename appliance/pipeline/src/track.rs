@@ -13,15 +13,22 @@ use wire::{ipv4, ipv6, tcp};
 use crate::conntrack::datagram::Datagram;
 use crate::conntrack::tcp::{Segment, Tcp};
 use crate::conntrack::{self, Change};
-use crate::deliver;
+use crate::deliver::{self, Way};
 use crate::firewall;
 use crate::flow::{Entry, Flags, FlowKey, Key, Place, Seen, Side};
 use crate::from_port::Context;
+use crate::from_underlay::{self, Arrival, Common};
 use crate::offload::Cut;
 use crate::parse::{Fragment, Ip, Packet};
-use crate::policy::Direction;
-use crate::report::Event;
-use crate::{DropReason, Frame, PortIndex, Report, Verdict, Workspace, fragmented, header};
+use crate::policy::{Direction, Endpoint};
+use crate::report::{Event, Origin};
+use crate::router;
+use crate::workspace::BURST;
+use crate::{
+    DropReason, FlowTable, Frame, NetworkIndex, Port, PortIndex, Report, Verdict, Workspace, fragmented,
+    header, route,
+};
+use core::net::IpAddr;
 
 pub(crate) use icmp::related;
 pub(crate) use set_up::{begins_anew, judge_known, propose, track_copy};
@@ -44,6 +51,38 @@ pub(crate) struct Lane {
     /// What was read only to draw it near.
     drawn: u64,
     entry: Option<u32>,
+}
+
+/// Who sent an arrived packet that has a lane: what differs between the packets of a burst from other hosts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remote {
+    port: PortIndex,
+    network: NetworkIndex,
+    claimed: Option<Endpoint>,
+    origin: Origin,
+    /// Its host has routed it here from another network.
+    routed: bool,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        let (port, network) = (PortIndex(0), NetworkIndex(0));
+        Self { port, network, claimed: None, origin: Origin::Stranger, routed: false }
+    }
+}
+
+impl Remote {
+    pub(crate) fn new(context: &Context<'_>, routed: bool) -> Self {
+        let Context { port, network, claimed, origin, .. } = *context;
+        Self { port, network, claimed, origin, routed }
+    }
+
+    fn context<'a>(&self, all: &Common<'a>) -> Context<'a> {
+        let Common { snapshot, flows, state, now, millis } = *all;
+        let Self { port, network, claimed, origin, .. } = *self;
+        let sender = snapshot.port(port);
+        Context { snapshot, flows, origin, port, sender, network, claimed, state, now, millis }
+    }
 }
 
 /// How a packet is tracked.
@@ -118,7 +157,8 @@ impl Lane {
             _ => unusual(context, frame, self)?,
         };
         if let Some(ports) = ports {
-            (self.key, self.side) = Key::of(frame.head, context.sender.network(), ip.v6, ip.protocol, ports);
+            let domain = domain(context, frame, ip.v6);
+            (self.key, self.side) = Key::of(frame.head, domain, ip.v6, ip.protocol, ports);
         }
         self.place = context.flows.place(&self.key);
         Ok(())
@@ -147,6 +187,22 @@ impl Lane {
     pub(crate) fn flow_key(&self) -> FlowKey {
         self.key.unpack(self.side)
     }
+}
+
+/// The number of the domain that a packet's flow is told apart in.
+#[inline(always)]
+fn domain(context: &Context<'_>, frame: &Frame<'_>, v6: bool) -> u16 {
+    let sender = context.sender;
+    if sender.is_routed() && header::has_link_local(frame.head, v6) {
+        return sender.network().0;
+    }
+    sender.domain()
+}
+
+/// The same of a packet between these addresses.
+fn domain_between(port: &Port, source: IpAddr, destination: IpAddr) -> u16 {
+    let of_one_link = router::is_link_local(source) || router::is_link_local(destination);
+    if of_one_link { port.network().0 } else { port.domain() }
 }
 
 /// How ICMP, fragments and other protocols are tracked, and what stands for their ports; `None` when that is not all, and
@@ -179,15 +235,7 @@ pub(crate) fn track(
     work: &mut Workspace,
 ) {
     let (lanes, report) = work.lanes();
-    for lane in &mut *lanes {
-        lane.drawn = context.flows.touch(lane.place);
-    }
-    for lane in &mut *lanes {
-        lane.entry = context.flows.find(lane.place);
-    }
-    for lane in &mut *lanes {
-        lane.drawn = lane.entry.and_then(|number| context.flows.entry(number)).map_or(0, Entry::touch);
-    }
+    search(context.flows, lanes);
     for lane in lanes {
         if let (Some(frame), Some(verdict)) = (frames.get_mut(lane.frame), verdicts.get_mut(lane.frame)) {
             *verdict = match established(context, frame, lane) {
@@ -197,16 +245,65 @@ pub(crate) fn track(
         }
     }
     if !work.firsts.is_empty() || !work.refused.is_empty() {
-        fragmented::settle(context, frames, verdicts, work);
+        let from = |place: usize| frames.get(place).map(|frame| (context.origin, *frame.len));
+        fragmented::settle(context.snapshot, context.state, from, verdicts, work);
     }
     // What is left waits beyond this burst.
     work.waiting.clear();
 }
 
-/// Where a packet goes that changes nothing: its flow was judged under this snapshot, was heard from both sides and is
-/// not over.
+/// The same for a burst from other hosts, whose packets have each their own sender.
+#[inline]
+pub(crate) fn track_arrivals(
+    all: &Common<'_>,
+    arrivals: &mut [Arrival<'_>],
+    verdicts: &mut [Verdict],
+    work: &mut Workspace,
+) {
+    let lanes = work.lanes.get_mut(..work.count).unwrap_or_default();
+    search(all.flows, lanes);
+    for lane in lanes {
+        let place = lane.frame;
+        let (Some(arrival), Some(verdict), Some(remote)) =
+            (arrivals.get_mut(place), verdicts.get_mut(place), work.remotes.get(place))
+        else {
+            continue;
+        };
+        let (context, frame) = (remote.context(all), &mut arrival.frame);
+        *verdict = match established(&context, frame, lane) {
+            Some(to) => Verdict::Deliver(to),
+            None => set_up::look_closer(&context, frame, lane, &mut work.report),
+        };
+        if remote.routed && matches!(verdict, Verdict::Refuse(_)) {
+            from_underlay::send_back(&context, frame);
+        }
+    }
+    if !work.firsts.is_empty() || !work.refused.is_empty() {
+        let origins = core::array::from_fn::<Origin, BURST, _>(|place| work.remotes[place].origin);
+        let from = |place: usize| Some((*origins.get(place)?, *arrivals.get(place)?.frame.len));
+        fragmented::settle(all.snapshot, all.state, from, verdicts, work);
+    }
+    work.waiting.clear();
+}
+
+/// Finds the entries of all lanes, in steps.
 #[inline(always)]
-fn established(context: &Context<'_>, frame: &Frame<'_>, lane: &Lane) -> Option<PortIndex> {
+fn search(flows: &FlowTable, lanes: &mut [Lane]) {
+    for lane in &mut *lanes {
+        lane.drawn = flows.touch(lane.place);
+    }
+    for lane in &mut *lanes {
+        lane.entry = flows.find(lane.place);
+    }
+    for lane in &mut *lanes {
+        lane.drawn = lane.entry.and_then(|number| flows.entry(number)).map_or(0, Entry::touch);
+    }
+}
+
+/// Where a packet goes that changes nothing: its flow was judged under this snapshot, was heard from both sides and is
+/// not over. What goes through the gateway is rewritten.
+#[inline(always)]
+fn established(context: &Context<'_>, frame: &mut Frame<'_>, lane: &Lane) -> Option<PortIndex> {
     if lane.is_error() {
         return None;
     }
@@ -215,19 +312,31 @@ fn established(context: &Context<'_>, frame: &Frame<'_>, lane: &Lane) -> Option<
     let to = lane.destination(&seen);
     let destination = context.snapshot.port_if_any(to)?;
     let same = seen.epoch == context.snapshot.epoch()
-        && destination.mac_number() == header::destination_mac(frame.head)
-        && lane.cut.largest <= context.sender.largest_frame()
+        && lane.cut.largest <= context.sender.largest_frame().min(destination.reach())
         && !seen.flags.is_revoked()
         && !context.flows.is_silent(entry, seen.flags, context.millis);
     if !same {
         return None;
     }
+    // MACs of one network are nothing in another: a frame goes to a port of its own, or through the gateway to one of
+    // another. What the router sends back into the network is found anew each time.
+    let near = destination.network() == context.network;
+    let through_gateway = if near && destination.mac_number() == header::destination_mac(frame.head) {
+        false
+    } else if !near && route::is_asked(context, frame) && header::time_to_live(frame.head, lane.ip.v6) > 1 {
+        true
+    } else {
+        return None;
+    };
     if lane.kind == Kind::Tcp {
         track_tcp(frame, lane, entry, &seen)?;
     } else if Datagram::from_number(seen.state as u8).track(sender_of(lane, seen.flags)) != Change::None {
         return None;
     }
     entry.count(lane.side, lane.cut.packets, lane.cut.bytes, context.millis);
+    if through_gateway {
+        route::rewrite(frame, lane.ip.v6, destination);
+    }
     Some(to)
 }
 
@@ -235,6 +344,10 @@ fn established(context: &Context<'_>, frame: &Frame<'_>, lane: &Lane) -> Option<
 #[inline(always)]
 fn track_tcp(frame: &Frame<'_>, lane: &Lane, entry: Entry<'_>, seen: &Seen) -> Option<()> {
     let segment = segment(frame, &lane.ip).ok()?;
+    // What it says of the largest segment may have to be lowered, again if it is sent again.
+    if segment.kind.opens() {
+        return None;
+    }
     let locked = entry.lock(seen.version)?;
     let (words, rest) = locked.state();
     let mut tcp = Tcp::from_words(words, rest);
@@ -271,8 +384,9 @@ fn for_many(
     report: &mut Report,
 ) -> Verdict {
     let Context { snapshot, sender, .. } = *context;
-    let verdict = match deliver::deliver(snapshot, sender, frame, packet, cut) {
-        Ok(verdict) => verdict,
+    let verdict = match deliver::deliver(context, frame, packet, cut) {
+        Ok(Way::Many) => Verdict::Flood,
+        Ok(Way::One(target)) => Verdict::Deliver(target.index),
         Err(reason) => return context.dropped(reason, frame, report),
     };
     match firewall::flooded(snapshot, Direction::Out, sender, None, frame, packet) {

@@ -2,7 +2,8 @@
 
 use crate::fragmented::{First, Waiting};
 use crate::fragments::MAX_HELD;
-use crate::track::Lane;
+use crate::from_port::Context;
+use crate::track::{Lane, Remote};
 use crate::{DropReason, Report, Verdict};
 
 /// Frames that travel through the flow stage together.
@@ -17,6 +18,8 @@ pub struct Workspace {
     /// dropped, after the burst, and taken out of here. Then each slot is given back ([`crate::PortState::free`]).
     pub released: Vec<Released>,
     pub(crate) lanes: Box<[Lane; BURST]>,
+    /// By place in a burst from other hosts: who sent it.
+    pub(crate) remotes: Box<[Remote; BURST]>,
     pub(crate) count: usize,
     pub(crate) firsts: Vec<First>,
     pub(crate) waiting: Vec<Waiting>,
@@ -45,6 +48,7 @@ impl Workspace {
             report: Report::new(),
             released: Vec::with_capacity(2 * MAX_HELD),
             lanes: Box::new([Lane::default(); BURST]),
+            remotes: Box::new([Remote::default(); BURST]),
             count: 0,
             firsts: Vec::with_capacity(BURST),
             waiting: Vec::with_capacity(BURST),
@@ -56,6 +60,13 @@ impl Workspace {
     pub(crate) fn lanes(&mut self) -> (&mut [Lane], &mut Report) {
         let used = self.lanes.get_mut(..self.count).unwrap_or_default();
         (used, &mut self.report)
+    }
+
+    /// Remembers who sent the frame in this place, for when its lane is judged.
+    pub(crate) fn note_remote(&mut self, place: usize, context: &Context<'_>, routed: bool) {
+        if let Some(remote) = self.remotes.get_mut(place) {
+            *remote = Remote::new(context, routed);
+        }
     }
 
     /// This becomes of what lies in a slot.

@@ -25,6 +25,10 @@ pub mod v4 {
     pub const ECHO_REPLY: u8 = 0;
     /// Destination unreachable.
     pub const DESTINATION_UNREACHABLE: u8 = 3;
+    /// Code of [`DESTINATION_UNREACHABLE`]: network unreachable.
+    pub const NETWORK_UNREACHABLE: u8 = 0;
+    /// Code of [`DESTINATION_UNREACHABLE`]: larger than the next link takes, and not to be fragmented (RFC 1191).
+    pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Code of [`DESTINATION_UNREACHABLE`]: communication administratively prohibited (RFC 1812, section 5.2.7.1).
     pub const PROHIBITED: u8 = 13;
     /// Source quench, which nobody should send or heed any more (RFC 6633).
@@ -67,6 +71,8 @@ pub mod v6 {
 
     /// Destination unreachable.
     pub const DESTINATION_UNREACHABLE: u8 = 1;
+    /// Code of [`DESTINATION_UNREACHABLE`]: no route to destination.
+    pub const NO_ROUTE: u8 = 0;
     /// Code of [`DESTINATION_UNREACHABLE`]: communication administratively prohibited.
     pub const PROHIBITED: u8 = 1;
     /// Packet too big.

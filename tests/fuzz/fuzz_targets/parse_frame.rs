@@ -68,6 +68,7 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
             gateways: vec![address("10.0.1.1"), address("fd00:1::1")],
             subnets: vec![(address("10.0.1.0"), 24)],
             mtu: 1500,
+            ..NetworkConfig::default()
         })
         .expect("a network");
     for last in 1..=3 {
@@ -75,8 +76,8 @@ static SNAPSHOT: LazyLock<Snapshot> = LazyLock::new(|| {
         let addresses = vec![address(&format!("10.0.1.1{last}")), address(&format!("fd00:1::1{last}"))];
         let mac = [2, 0, 0, 0, 0, last];
         let rate_limit = (last == 3).then_some(limit);
-        let (identity, firewall, slot) = (0, last != 3, u32::from(last));
-        let port = PortConfig { network, mac, addresses, local: true, rate_limit, identity, firewall, slot };
+        let (firewall, slot) = (last != 3, u32::from(last));
+        let port = PortConfig { network, mac, addresses, rate_limit, firewall, slot, ..PortConfig::default() };
         builder.port(port).expect("a port");
     }
     builder.build().expect("a snapshot")

@@ -9,11 +9,15 @@ mod plan;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use mgmt_types::agent::{Slice, SliceNetwork};
+use mgmt_types::agent::{Slice, SliceHost, SliceNetwork, SlicePort, SliceRouter};
 use pipeline::policy::PolicyError;
-use pipeline::{BuildError, HashKey, NetworkConfig, NetworkIndex, Policy, PortConfig, RateLimit, Snapshot};
+use pipeline::{
+    BuildError, HashKey, HostConfig, HostIndex, Location, Moved, NetworkConfig, NetworkIndex, Policy,
+    PortConfig, RateLimit, RouteConfig, RouterConfig, RouterIndex, Snapshot, SnapshotBuilder,
+};
 
-use crate::slots::Numbers;
+use crate::moves::Moves;
+use crate::slots::{Numbers, Slots};
 
 pub use plan::socket_path;
 pub(crate) use plan::{AttachmentPlan, Difference, PortPlan};
@@ -27,6 +31,20 @@ pub(crate) struct Compiled {
     pub(crate) plans: BTreeMap<u32, PortPlan>,
     /// The id behind each of the snapshot's port indexes.
     pub(crate) ids: Vec<u32>,
+}
+
+/// What is known besides a slice. Without it everything has other numbers, and nothing counts as it was.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    /// The policy in force: rules that did not change are shared with it.
+    pub(crate) policy: Option<&'a Policy>,
+    /// Where each port's flows are counted, and by which number a network's or router's are known: with others they would be
+    /// unknown after each that comes or goes.
+    pub(crate) numbers: Option<&'a Numbers>,
+    /// Where ports lived and who they were until just now.
+    pub(crate) moves: Option<&'a Moves>,
+    /// By host: bytes of the largest IP packet that was seen to reach it. Others are taken at their interface's word.
+    pub(crate) paths: Option<&'a HashMap<String, u16>>,
 }
 
 /// What is wrong with a slice.
@@ -50,6 +68,20 @@ pub enum CompileError {
         port: String,
         /// The network it names.
         network: String,
+    },
+    /// A router is there twice.
+    #[error("router {0} is in the slice twice")]
+    RouterTwice(String),
+    /// A host is there twice.
+    #[error("host {0} is in the slice twice")]
+    HostTwice(String),
+    /// A network names a router that the slice does not have.
+    #[error("network {network} is on router {router}, which the slice does not have")]
+    UnknownRouter {
+        /// The network.
+        network: String,
+        /// The router it names.
+        router: String,
     },
     /// Two ports have one id.
     #[error("port id {id} is used twice, the second time by {port}")]
@@ -109,6 +141,22 @@ pub enum CompileError {
         /// Why.
         source: BuildError,
     },
+    /// The pipeline refuses a router.
+    #[error("router {router}: {source}")]
+    Router {
+        /// The router.
+        router: String,
+        /// Why.
+        source: BuildError,
+    },
+    /// The pipeline refuses a host.
+    #[error("host {host}: {source}")]
+    Host {
+        /// The host.
+        host: String,
+        /// Why.
+        source: BuildError,
+    },
     /// The pipeline refuses a port.
     #[error("port {port}: {source}")]
     Port {
@@ -125,9 +173,7 @@ pub enum CompileError {
     Whole(BuildError),
 }
 
-/// Compiles a slice for `host`; sockets without a declared path lie under `run_dir`. Rules that did not change are shared
-/// with the policy in force; `numbers` says where each port's flows are counted, and by which number a network's flows are
-/// known: with others they would be unknown after each network that comes or goes.
+/// Compiles a slice for `host`; sockets without a declared path lie under `run_dir`. `known` is what came before.
 ///
 /// # Errors
 /// The first thing found wrong. Nothing of a wrong slice is used.
@@ -136,33 +182,27 @@ pub(crate) fn compile(
     host: &str,
     run_dir: &Path,
     key: HashKey,
-    in_force: Option<&Policy>,
-    numbers: &Numbers,
+    known: Known<'_>,
 ) -> Result<Compiled, CompileError> {
     if slice.host != host {
         return Err(CompileError::WrongHost { got: slice.host.clone(), here: host.to_string() });
     }
-    let mut builder = Snapshot::builder(slice.revision, key, firewall::policy(slice, in_force)?);
-    let mut networks: HashMap<&str, NetworkIndex> = HashMap::new();
-    for network in in_order(slice, numbers) {
-        let Some(network) = network else {
-            builder.network(nobodys()).map_err(CompileError::Whole)?;
-            continue;
-        };
-        let config = NetworkConfig {
-            gateway_mac: network.gateway_mac.octets(),
-            gateways: network.gateways.clone(),
-            subnets: network.subnets.iter().map(|net| (net.addr(), net.prefix_len())).collect(),
-            mtu: network.mtu,
-        };
-        let index = builder
-            .network(config)
-            .map_err(|source| CompileError::Network { network: network.name.clone(), source })?;
-        if networks.insert(&network.name, index).is_some() {
-            return Err(CompileError::NetworkTwice(network.name.clone()));
-        }
-    }
+    let none = Numbers::default();
+    let numbers = known.numbers.unwrap_or(&none);
+    let mut builder = Snapshot::builder(slice.revision, key, firewall::policy(slice, known.policy)?);
+    let hosts = add_hosts(&mut builder, slice, known)?;
+    let routers = add_routers(&mut builder, slice, numbers)?;
+    let networks = add_networks(&mut builder, slice, numbers, &routers)?;
     let plans = plan::local_ports(slice, run_dir)?;
+    let location = |name: &str| match hosts.get(name) {
+        _ if name == slice.host => Location::Here,
+        Some(host) => *host,
+        None => Location::Unknown,
+    };
+    let moved = |port: &SlicePort| {
+        let (home, until) = known.moves?.left(port.id)?;
+        Some(Moved { from: location(home), until })
+    };
     let mut ids = Vec::with_capacity(slice.ports.len());
     for port in &slice.ports {
         let full = || plan::full_name(port);
@@ -173,11 +213,13 @@ pub(crate) fn compile(
             network,
             mac: port.mac.octets(),
             addresses: port.addresses.clone(),
-            local: port.host == slice.host,
+            id: port.id,
+            location: location(&port.host),
+            moved: moved(port),
             rate_limit: port.rate_limit.as_ref().map(rate_limit),
             identity: port.identity,
             firewall: port.firewall,
-            slot: numbers.ports.of(port.id),
+            slot: numbers.ports.of(&port.id),
         };
         builder.port(config).map_err(|source| CompileError::Port { port: full(), source })?;
         ids.push(port.id);
@@ -186,26 +228,121 @@ pub(crate) fn compile(
     Ok(Compiled { snapshot, plans, ids })
 }
 
-/// The networks by their numbers. A place whose network is gone is empty; one without a number takes the first of these.
-fn in_order<'a>(slice: &'a Slice, numbers: &Numbers) -> Vec<Option<&'a SliceNetwork>> {
-    let mut places: Vec<Option<&SliceNetwork>> = Vec::new();
+/// Hosts have the slice's order. One that has told no address yet cannot be reached.
+fn add_hosts<'a>(
+    builder: &mut SnapshotBuilder,
+    slice: &'a Slice,
+    known: Known<'_>,
+) -> Result<HashMap<&'a str, Location>, CompileError> {
+    let mut hosts = HashMap::new();
+    for host in &slice.hosts {
+        let SliceHost { name, underlay, options, external, mtu, .. } = host;
+        let config = HostConfig {
+            addresses: underlay.clone(),
+            options: *options,
+            external: *external,
+            path_mtu: known.paths.and_then(|paths| paths.get(name)).copied().unwrap_or(*mtu),
+            identities: known.moves.map(|moves| moves.identities(name)).unwrap_or_default(),
+        };
+        let index: HostIndex =
+            builder.host(config).map_err(|source| CompileError::Host { host: name.clone(), source })?;
+        let location = if underlay.is_empty() { Location::Unknown } else { Location::Host(index) };
+        if hosts.insert(name.as_str(), location).is_some() {
+            return Err(CompileError::HostTwice(name.clone()));
+        }
+    }
+    Ok(hosts)
+}
+
+fn add_routers<'a>(
+    builder: &mut SnapshotBuilder,
+    slice: &'a Slice,
+    numbers: &Numbers,
+) -> Result<HashMap<&'a str, RouterIndex>, CompileError> {
+    let mut routers = HashMap::new();
+    for router in in_order(&slice.routers, &numbers.routers, |router: &SliceRouter| router.name.clone()) {
+        let Some(router) = router else {
+            builder.router(RouterConfig::default()).map_err(CompileError::Whole)?;
+            continue;
+        };
+        let route = |route: &mgmt_types::agent::SliceRoute| RouteConfig {
+            to: (route.to.addr(), route.to.prefix_len()),
+            via: route.via,
+        };
+        let config = RouterConfig { routes: router.routes.iter().map(route).collect() };
+        let index = builder
+            .router(config)
+            .map_err(|source| CompileError::Router { router: router.name.clone(), source })?;
+        if routers.insert(router.name.as_str(), index).is_some() {
+            return Err(CompileError::RouterTwice(router.name.clone()));
+        }
+    }
+    Ok(routers)
+}
+
+fn add_networks<'a>(
+    builder: &mut SnapshotBuilder,
+    slice: &'a Slice,
+    numbers: &Numbers,
+    routers: &HashMap<&str, RouterIndex>,
+) -> Result<HashMap<&'a str, NetworkIndex>, CompileError> {
+    let mut networks: HashMap<&str, NetworkIndex> = HashMap::new();
+    for network in in_order(&slice.networks, &numbers.networks, |network: &SliceNetwork| network.vni) {
+        let Some(network) = network else {
+            builder.network(nobodys()).map_err(CompileError::Whole)?;
+            continue;
+        };
+        let unknown = |router: &String| CompileError::UnknownRouter {
+            network: network.name.clone(),
+            router: router.clone(),
+        };
+        let router = network.router.as_ref();
+        let router = router.map(|name| routers.get(name.as_str()).copied().ok_or_else(|| unknown(name)));
+        let config = NetworkConfig {
+            gateway_mac: network.gateway_mac.octets(),
+            gateways: network.gateways.clone(),
+            subnets: network.subnets.iter().map(|net| (net.addr(), net.prefix_len())).collect(),
+            mtu: network.mtu,
+            vni: Some(network.vni),
+            router: router.transpose()?,
+            clamp_mss: false,
+        };
+        // Told by name before the pipeline finds the VNI twice.
+        if networks.contains_key(network.name.as_str()) {
+            return Err(CompileError::NetworkTwice(network.name.clone()));
+        }
+        let index = builder
+            .network(config)
+            .map_err(|source| CompileError::Network { network: network.name.clone(), source })?;
+        networks.insert(&network.name, index);
+    }
+    Ok(networks)
+}
+
+/// Things by their numbers. A place whose thing is gone is empty; one without a number takes the first of these.
+fn in_order<'a, T, K: Ord + Clone>(
+    things: &'a [T],
+    numbers: &Slots<K>,
+    id: impl Fn(&T) -> K,
+) -> Vec<Option<&'a T>> {
+    let mut places: Vec<Option<&T>> = Vec::new();
     let mut left = Vec::new();
-    for network in &slice.networks {
-        let Some(number) = numbers.networks.get(network.vni) else {
-            left.push(network);
+    for thing in things {
+        let Some(number) = numbers.get(&id(thing)) else {
+            left.push(thing);
             continue;
         };
         let number = number as usize;
         places.resize(places.len().max(number + 1), None);
         match &mut places[number] {
-            free @ None => *free = Some(network),
-            Some(_) => left.push(network),
+            free @ None => *free = Some(thing),
+            Some(_) => left.push(thing),
         }
     }
-    for network in left {
+    for thing in left {
         match places.iter_mut().find(|place| place.is_none()) {
-            Some(place) => *place = Some(network),
-            None => places.push(Some(network)),
+            Some(place) => *place = Some(thing),
+            None => places.push(Some(thing)),
         }
     }
     places
@@ -213,7 +350,7 @@ fn in_order<'a>(slice: &'a Slice, numbers: &Numbers) -> Vec<Option<&'a SliceNetw
 
 /// Keeps the number of a network that is gone. Nothing is plugged into it.
 fn nobodys() -> NetworkConfig {
-    NetworkConfig { gateway_mac: [2, 0, 0, 0, 0, 1], gateways: Vec::new(), subnets: Vec::new(), mtu: 1500 }
+    NetworkConfig { gateway_mac: [2, 0, 0, 0, 0, 1], mtu: 1500, ..NetworkConfig::default() }
 }
 
 fn rate_limit(limit: &mgmt_types::RateLimit) -> RateLimit {
@@ -281,7 +418,7 @@ pub(crate) mod tests {
     }
 
     fn compiled(slice: &Slice) -> Result<Compiled, CompileError> {
-        compile(slice, "here", Path::new("/run/palisade"), KEY, None, &Numbers::default())
+        compile(slice, "here", Path::new("/run/palisade"), KEY, Known::default())
     }
 
     #[test]
@@ -304,7 +441,8 @@ pub(crate) mod tests {
         let mut number_of_blue = |networks: Vec<SliceNetwork>| {
             let slice = Slice { networks, ..slice(vec![vm_port(1, "a")]) };
             numbers.networks.keep(slice.networks.iter().map(|network| network.vni));
-            let compiled = compile(&slice, "here", Path::new("/run/palisade"), KEY, None, &numbers);
+            let known = Known { numbers: Some(&numbers), ..Known::default() };
+            let compiled = compile(&slice, "here", Path::new("/run/palisade"), KEY, known);
             compiled.expect("compiles").snapshot.port(PortIndex(0)).network().0
         };
         let (amber, blue, azure) = (network("amber", 7), network("blue", 100), network("azure", 9));

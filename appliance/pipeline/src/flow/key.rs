@@ -2,8 +2,9 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::header;
+use crate::router::Domain;
 use crate::{HEAD, HashKey};
-use crate::{NetworkIndex, header};
 
 /// Bit of the first word that every key has: a word of zero is no key.
 const VALID: u64 = 1 << 63;
@@ -11,15 +12,15 @@ const VALID: u64 = 1 << 63;
 const V6: u64 = 1 << 62;
 /// Bit of the first word that tells flows apart whose ends have the same numbers.
 const APART: u64 = 1 << 56;
-const NETWORK_SHIFT: u32 = 40;
+const DOMAIN_SHIFT: u32 = 40;
 const PROTOCOL_SHIFT: u32 = 32;
 
 /// Words of a [`Key`].
 pub(crate) const WORDS: usize = 5;
 
-/// Protocol, addresses, ports and network of a flow, the lower of the two ends first.
+/// Protocol, addresses, ports and domain of a flow, the lower of the two ends first.
 ///
-/// Word 0: valid, IPv6, 16 bits of network, 8 of protocol, 16 of the low end's port, 16 of the high end's. Then the
+/// Word 0: valid, IPv6, 16 bits of domain, 8 of protocol, 16 of the low end's port, 16 of the high end's. Then the
 /// addresses, low end first: one word for IPv4, four for IPv6. Unused words are not looked at.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Key(pub(crate) [u64; WORDS]);
@@ -58,8 +59,8 @@ impl Side {
 /// An unpacked flow key, from the one who began to the one who was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowKey {
-    /// The network, in the snapshot under which the flow was judged last.
-    pub network: NetworkIndex,
+    /// What the addresses are unique in, in the snapshot under which the flow was judged last.
+    pub domain: Domain,
     /// IP protocol number.
     pub protocol: u8,
     /// The initiator's address and port; the identifier for ICMP echo; 0 where a protocol has no ports.
@@ -72,27 +73,21 @@ impl Key {
     /// The key of a packet whose addresses lie in `head`, and which of its ends sent it. `ports` are source and
     /// destination port, most significant first.
     #[inline(always)]
-    pub(crate) fn of(
-        head: &[u8; HEAD],
-        network: NetworkIndex,
-        v6: bool,
-        protocol: u8,
-        ports: u32,
-    ) -> (Self, Side) {
+    pub(crate) fn of(head: &[u8; HEAD], domain: u16, v6: bool, protocol: u8, ports: u32) -> (Self, Side) {
         if v6 {
             let ends = (header::ipv6_source(head), header::ipv6_destination(head));
-            return Self::v6(network, protocol, ends, ports);
+            return Self::v6(domain, protocol, ends, ports);
         }
-        Self::v4(network, protocol, header::ipv4_source(head), header::ipv4_destination(head), ports)
+        Self::v4(domain, protocol, header::ipv4_source(head), header::ipv4_destination(head), ports)
     }
 
     #[inline(always)]
-    fn v4(network: NetworkIndex, protocol: u8, source: u32, destination: u32, ports: u32) -> (Self, Side) {
+    fn v4(domain: u16, protocol: u8, source: u32, destination: u32, ports: u32) -> (Self, Side) {
         let from = u64::from(source) << 16 | u64::from(ports >> 16);
         let to = u64::from(destination) << 16 | u64::from(ports & 0xffff);
         let (low, high) = (from.min(to), from.max(to));
         let meta = VALID
-            | u64::from(network.0) << NETWORK_SHIFT
+            | u64::from(domain) << DOMAIN_SHIFT
             | u64::from(protocol) << PROTOCOL_SHIFT
             | (low & 0xffff) << 16
             | (high & 0xffff);
@@ -100,18 +95,13 @@ impl Key {
         (Self([meta, addresses, 0, 0, 0]), Side::high_if(from > to))
     }
 
-    fn v6(
-        network: NetworkIndex,
-        protocol: u8,
-        (source, destination): (u128, u128),
-        ports: u32,
-    ) -> (Self, Side) {
+    fn v6(domain: u16, protocol: u8, (source, destination): (u128, u128), ports: u32) -> (Self, Side) {
         let from = (source, ports >> 16);
         let to = (destination, ports & 0xffff);
         let (low, high) = (from.min(to), from.max(to));
         let meta = VALID
             | V6
-            | u64::from(network.0) << NETWORK_SHIFT
+            | u64::from(domain) << DOMAIN_SHIFT
             | u64::from(protocol) << PROTOCOL_SHIFT
             | u64::from(low.1) << 16
             | u64::from(high.1);
@@ -121,7 +111,7 @@ impl Key {
 
     /// The key between two ends, and which of them `source` is.
     pub(crate) fn between(
-        network: NetworkIndex,
+        domain: u16,
         protocol: u8,
         source: IpAddr,
         destination: IpAddr,
@@ -129,10 +119,10 @@ impl Key {
     ) -> Option<(Self, Side)> {
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                Some(Self::v4(network, protocol, source.to_bits(), destination.to_bits(), ports))
+                Some(Self::v4(domain, protocol, source.to_bits(), destination.to_bits(), ports))
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                Some(Self::v6(network, protocol, (source.to_bits(), destination.to_bits()), ports))
+                Some(Self::v6(domain, protocol, (source.to_bits(), destination.to_bits()), ports))
             }
             _ => None,
         }
@@ -179,7 +169,7 @@ impl Key {
         };
         let end = |side: Side| (addresses[side.index()], ports[side.index()]);
         FlowKey {
-            network: NetworkIndex((meta >> NETWORK_SHIFT) as u16),
+            domain: Domain::of_number((meta >> DOMAIN_SHIFT) as u16),
             protocol: self.protocol(),
             source: end(initiator),
             destination: end(initiator.other()),
@@ -209,18 +199,18 @@ mod tests {
     proptest! {
         #[test]
         fn both_directions_have_one_key_and_unpack_to_the_ends(
-            network: u16, protocol: u8, source in address(), destination in address(), from: u16, to: u16,
+            domain: u16, protocol: u8, source in address(), destination in address(), from: u16, to: u16,
         ) {
-            let network = NetworkIndex(network);
             let ports = u32::from(from) << 16 | u32::from(to);
             let back = u32::from(to) << 16 | u32::from(from);
-            let there = Key::between(network, protocol, source, destination, ports);
+            let there = Key::between(domain, protocol, source, destination, ports);
             prop_assert_eq!(there.is_some(), source.is_ipv4() == destination.is_ipv4());
             let (Some((there, side)), Some((again, other))) =
-                (there, Key::between(network, protocol, destination, source, back)) else { return Ok(()) };
+                (there, Key::between(domain, protocol, destination, source, back)) else { return Ok(()) };
             prop_assert_eq!(there.0, again.0);
             prop_assert!(side != other || (source, from) == (destination, to));
-            let whole = FlowKey { network, protocol, source: (source, from), destination: (destination, to) };
+            let domain = Domain::of_number(domain);
+            let whole = FlowKey { domain, protocol, source: (source, from), destination: (destination, to) };
             prop_assert_eq!(there.unpack(side), whole);
         }
     }
@@ -230,7 +220,7 @@ mod tests {
         let secret = HashKey([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
         let mut buckets = vec![0u32; 4096];
         for port in 0..16384u32 {
-            let (key, _) = Key::v4(NetworkIndex(0), 17, 0x0a00_0001, 0x0a00_0002, port << 16 | 80);
+            let (key, _) = Key::v4(0, 17, 0x0a00_0001, 0x0a00_0002, port << 16 | 80);
             buckets[(key.hash(secret) >> 52) as usize] += 1;
         }
         // Four on average; a Poisson distribution has more than 16 once in a million.

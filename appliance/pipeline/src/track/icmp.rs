@@ -5,7 +5,7 @@ use wire::icmp::{self, Query};
 use wire::ipv6;
 use wire::quote::Quote;
 
-use super::{Kind, Lane, sender_of};
+use super::{Kind, Lane, domain, domain_between, sender_of};
 use crate::firewall::{self, Asked, End, Kept};
 use crate::flow::{Key, State};
 use crate::from_port::Context;
@@ -34,7 +34,7 @@ pub(super) fn fill(
             return Ok(Some(ports));
         }
         // Not the echo of the same identifier: who may ping may not ask for the time.
-        let (key, side) = Key::of(frame.head, context.sender.network(), ip.v6, ip.protocol, ports);
+        let (key, side) = Key::of(frame.head, domain(context, frame, ip.v6), ip.v6, ip.protocol, ports);
         (lane.key, lane.side) = (key.apart(), side);
         return Ok(None);
     }
@@ -52,8 +52,8 @@ pub(super) fn fill(
         return Err(DropReason::IcmpUnrelated);
     }
     let ports = u32::from(quote.source_port) << 16 | u32::from(quote.destination_port);
-    let network = context.sender.network();
-    (lane.key, lane.side) = Key::between(network, quote.protocol, quote.source, quote.destination, ports)
+    let domain = domain_between(context.sender, quote.source, quote.destination);
+    (lane.key, lane.side) = Key::between(domain, quote.protocol, quote.source, quote.destination, ports)
         .ok_or(DropReason::IcmpUnrelated)?;
     Ok(None)
 }

@@ -5,7 +5,7 @@ use wire::ipv4;
 use super::{Kind, Lane, icmp, segment, sender_of};
 use crate::conntrack::tcp::{self, Tcp};
 use crate::conntrack::{Change, tcp::Segment};
-use crate::deliver::{self, resolve};
+use crate::deliver::{self, Target, resolve};
 use crate::firewall::{self, Asked, End, Ends, Judgement, Kept, Refusal};
 use crate::flow::{Entry, Flags, New, Refused, Seen, Side, State};
 use crate::from_port::Context;
@@ -25,23 +25,27 @@ pub(super) fn look_closer(
     lane: &Lane,
     report: &mut Report,
 ) -> Verdict {
-    match closer(context, frame, lane, report) {
-        Ok(verdict) => verdict,
-        Err(reason) => context.dropped_of(reason, frame, lane, report),
-    }
+    let found = resolve(context, frame, &lane.ip);
+    let judged = found.and_then(|target| {
+        target.fits(context.sender, &lane.cut)?;
+        let verdict = closer(context, frame, lane, &target, report)?;
+        if let Verdict::Deliver(_) = verdict {
+            target.finish(context, frame, &lane.ip);
+        }
+        Ok(verdict)
+    });
+    judged.unwrap_or_else(|reason| context.dropped_of(reason, frame, lane, report))
 }
 
 fn closer(
     context: &Context<'_>,
     frame: &mut Frame<'_>,
     lane: &Lane,
+    target: &Target<'_>,
     report: &mut Report,
 ) -> Result<Verdict, DropReason> {
     let flows = context.flows;
-    if lane.cut.largest > context.sender.largest_frame() {
-        return Err(DropReason::OverMtu);
-    }
-    let (to, destination) = resolve(context.snapshot, context.sender, frame, lane.ip.v6)?;
+    let (to, destination) = (target.index, target.port);
     if lane.is_error() {
         return icmp::related(context, lane, destination).map(|()| Verdict::Deliver(to));
     }
@@ -306,7 +310,7 @@ fn ask<'a>(
     initiator: Side,
 ) -> Asked<'a> {
     let (source, target) = header::addresses(frame.head, lane.ip.v6);
-    let here = End::of(context.snapshot, context.sender, source);
+    let here = End::of(context.snapshot, context.sender, source).claiming(context.claimed);
     let there = End::of(context.snapshot, destination, target);
     let key = lane.key.unpack(initiator);
     let service = match lane.kind {
@@ -350,7 +354,7 @@ fn refuse(
     report.add(Event::Dropped(context.record(frame, Some(key), refusal)));
     // RFC 1122, section 3.2.2: what was for many is never answered.
     let answered = refusal.action == Action::Reject
-        && !deliver::is_for_many(context.snapshot, context.sender, frame, lane.ip.v6)
+        && !deliver::is_for_many(context.snapshot, context.network, frame, lane.ip.v6)
         && rate::may_refuse(context.state, context.now)
         && refuse::refuse(frame, &lane.ip);
     if answered { Verdict::Refuse(refusal.reason()) } else { Verdict::Drop(refusal.reason()) }

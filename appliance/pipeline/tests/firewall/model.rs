@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::{Ending, Event, FlowRecord};
+use pipeline::{Domain, Ending, Event, FlowRecord};
 use proptest::prelude::*;
 
 use crate::frames::{Path, v4, v6};
@@ -95,7 +95,8 @@ fn named(host: &Host, record: &FlowRecord) -> (Name, Flow) {
     let is = |pair: usize, back: bool| {
         let way = if back { path(pair, v6).back() } else { path(pair, v6) };
         let network = host.snapshot.port(host.index(PAIRS[pair].0)).network();
-        (way.from, way.to, network) == (record.key.source.0, record.key.destination.0, record.key.network)
+        (way.from, way.to, Domain::Network(network))
+            == (record.key.source.0, record.key.destination.0, record.key.domain)
     };
     let places = (0..PAIRS.len()).flat_map(|pair| [(pair, false), (pair, true)]);
     let (pair, backwards) = places.into_iter().find(|(pair, back)| is(*pair, *back)).expect("a pair");

@@ -1,7 +1,7 @@
 //! Who may talk to whom, and what is told of a refusal.
 
 use pipeline::policy::{Action, Peer, RuleConfig};
-use pipeline::{DropReason, NetworkIndex, RuleId};
+use pipeline::{Domain, DropReason, NetworkIndex, Origin, RuleId};
 
 use crate::frames::{Path, v4, v6};
 use crate::world::{
@@ -23,7 +23,7 @@ fn what_a_rule_allows_passes_and_so_do_its_replies() {
         let record = host.record();
         assert_eq!(record.key.source, (there.from, 4000));
         assert_eq!(record.key.destination, (there.to, 53));
-        assert_eq!((record.key.network, record.key.protocol), (NetworkIndex(0), 17));
+        assert_eq!((record.key.domain, record.key.protocol), (Domain::Network(NetworkIndex(0)), 17));
         assert_eq!((record.state, record.packets), ("udp-stream", [2, 1]));
         assert_eq!(record.rules, [Some(RuleId(2)), Some(RuleId(2))], "egress of web, ingress of app");
         assert_eq!((record.revision, record.log), (1, false));
@@ -67,7 +67,7 @@ fn a_default_deny_names_no_rule_but_who_was_known() {
     let record = host.last_drop();
     assert_eq!((record.reason, record.rule, record.direction), (DropReason::DefaultDeny, None, OUT));
     assert_eq!(groups(&host.snapshot, &record), [vec!["app".to_string()], vec!["web".to_string()]]);
-    assert_eq!(host.snapshot.port(record.port).mac(), called("app").mac());
+    assert_eq!(record.origin, Origin::Port(host.index("app")));
     let key = record.key.expect("a key");
     assert_eq!((key.source, key.destination), ((there.from, 4000), (there.to, 53)));
     assert_eq!((record.revision, record.len), (1, 14 + 20 + 8 + 1));

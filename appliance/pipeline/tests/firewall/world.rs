@@ -11,8 +11,8 @@ use pipeline::policy::{
 };
 use pipeline::{
     DropReason, DropRecord, Ending, Event, FlowRecord, FlowTable, FlowTableConfig, Frame, HEAD, HashKey,
-    Instant, NetworkConfig, NetworkIndex, Policy, PortConfig, PortIndex, PortState, Released, Snapshot,
-    Trace, Verdict, Workspace, from_port, trace,
+    Instant, Location, NetworkConfig, NetworkIndex, Policy, PortConfig, PortIndex, PortState, Released,
+    Snapshot, Trace, Verdict, Workspace, from_port, trace,
 };
 
 /// Fixed, so that tests repeat.
@@ -173,6 +173,7 @@ impl Config {
                 gateways: vec!["10.0.1.1".parse().expect("an address")],
                 subnets: vec![("10.0.1.0".parse().expect("an address"), 24)],
                 mtu: 1500,
+                ..NetworkConfig::default()
             };
             builder.network(network).expect("a network");
         }
@@ -181,11 +182,11 @@ impl Config {
                 network: NetworkIndex(guest.network),
                 mac: guest.mac(),
                 addresses: vec![guest.address(false), guest.address(true)],
-                local: guest.local,
-                rate_limit: None,
+                location: if guest.local { Location::Here } else { Location::Unknown },
                 identity: guest.identity,
                 firewall: guest.firewall,
                 slot: u32::from(guest.last) + 20 * u32::from(guest.network),
+                ..PortConfig::default()
             };
             builder.port(port).expect("a port");
         }

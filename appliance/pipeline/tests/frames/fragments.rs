@@ -47,12 +47,13 @@ fn snapshot() -> Snapshot {
         gateways: Vec::new(),
         subnets: vec![("10.0.1.0".parse().unwrap(), 24)],
         mtu: 1500,
+        ..NetworkConfig::default()
     };
     let network = builder.network(network).unwrap();
     for (last, address) in [(1, addresses[0]), (2, addresses[1])] {
         let (mac, addresses) = ([2, 0, 0, 0, 0, last], vec![address]);
-        let (local, rate_limit, identity, firewall, slot) = (true, None, 0, true, u32::from(last));
-        let port = PortConfig { network, mac, addresses, local, rate_limit, identity, firewall, slot };
+        let (firewall, slot) = (true, u32::from(last));
+        let port = PortConfig { network, mac, addresses, firewall, slot, ..PortConfig::default() };
         builder.port(port).unwrap();
     }
     builder.build().unwrap()

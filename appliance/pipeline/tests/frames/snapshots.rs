@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use pipeline::{
-    BuildError, HashKey, NetworkConfig, NetworkIndex, PortConfig, PortIndex, Snapshot, SnapshotBuilder,
-    link_local,
+    BuildError, HashKey, Location, NetworkConfig, NetworkIndex, PortConfig, PortIndex, Snapshot,
+    SnapshotBuilder, link_local,
 };
 
 const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0xff, 1];
@@ -19,6 +19,7 @@ fn network() -> NetworkConfig {
         gateways: vec![address("10.0.1.1")],
         subnets: vec![(address("10.0.1.0"), 24)],
         mtu: 1500,
+        ..NetworkConfig::default()
     }
 }
 
@@ -27,11 +28,10 @@ fn port(last: u8, addresses: &[&str]) -> PortConfig {
         network: NetworkIndex(0),
         mac: [2, 0, 0, 0, 0, last],
         addresses: addresses.iter().map(|text| address(text)).collect(),
-        local: true,
-        rate_limit: None,
         identity: 0,
         firewall: true,
         slot: 0,
+        ..PortConfig::default()
     }
 }
 
@@ -118,7 +118,7 @@ fn errors_name_numbers_for_people() {
 #[test]
 fn a_snapshot_knows_who_answers() {
     let mut builder = builder();
-    builder.port(PortConfig { local: false, ..port(2, &["10.0.1.12"]) }).unwrap();
+    builder.port(PortConfig { location: Location::Unknown, ..port(2, &["10.0.1.12"]) }).unwrap();
     let snapshot = builder.build().unwrap();
     assert_eq!(snapshot.revision(), 7);
     let found =

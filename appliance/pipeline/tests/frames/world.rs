@@ -8,8 +8,8 @@ use pipeline::policy::{
     Action, FirewallPolicyConfig, Peer, PolicyConfig, RuleConfig, RulesConfig, ServiceMatch, Tier,
 };
 use pipeline::{
-    FlowTable, FlowTableConfig, Frame, HEAD, HashKey, Instant, NetworkConfig, Policy, PortConfig, PortIndex,
-    PortState, RateLimit, Snapshot, Verdict, Workspace, from_port,
+    FlowTable, FlowTableConfig, Frame, HEAD, HashKey, Instant, Location, NetworkConfig, Policy, PortConfig,
+    PortIndex, PortState, RateLimit, Snapshot, Verdict, Workspace, from_port,
 };
 
 /// Fixed, so that tests repeat.
@@ -69,6 +69,7 @@ fn build_world(firewall: bool) -> Snapshot {
                 gateways: vec!["10.0.1.1".parse().unwrap(), "fd00:1::1".parse().unwrap()],
                 subnets: vec![("10.0.1.0".parse().unwrap(), 24), ("fd00:1::".parse().unwrap(), 64)],
                 mtu: 1500,
+                ..NetworkConfig::default()
             })
             .unwrap()
     };
@@ -88,9 +89,16 @@ fn build_world(firewall: bool) -> Snapshot {
     ] {
         let addresses = addresses.split_whitespace().map(|address| address.parse().unwrap()).collect();
         let mac = [2, 0, 0, 0, 0, last];
-        let (identity, slot) = (0, 0);
         builder
-            .port(PortConfig { network, mac, addresses, local, rate_limit, identity, firewall, slot })
+            .port(PortConfig {
+                network,
+                mac,
+                addresses,
+                location: if local { Location::Here } else { Location::Unknown },
+                rate_limit,
+                firewall,
+                ..PortConfig::default()
+            })
             .unwrap();
     }
     builder.build().unwrap()

@@ -46,6 +46,7 @@ impl World {
             gateways: vec![Ipv4Addr::new(10, 64, 0, 1).into()],
             subnets: vec![(Ipv4Addr::new(10, 64, 0, 0).into(), 16)],
             mtu: 1500,
+            ..NetworkConfig::default()
         })?;
         for number in 0..ports {
             let End { mac, address, .. } = end(number);
@@ -53,11 +54,10 @@ impl World {
                 network,
                 mac,
                 addresses: vec![address.into()],
-                local: true,
-                rate_limit: None,
                 identity: 1 + number % 2,
                 firewall: true,
                 slot: number,
+                ..PortConfig::default()
             })?;
         }
         let flows = FlowTable::new(FlowTableConfig {

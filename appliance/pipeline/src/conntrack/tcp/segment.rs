@@ -66,6 +66,12 @@ impl Kind {
         }
     }
 
+    /// Whether it opens a connection, one way or the other.
+    #[inline]
+    pub(crate) const fn opens(self) -> bool {
+        matches!(self, Self::Syn | Self::SynAck)
+    }
+
     /// How many sequence numbers SYN or FIN take: each one.
     const fn numbers(self) -> u32 {
         match self {
