@@ -184,7 +184,7 @@ mod tests {
         let config = FlowTableConfig {
             capacity: 1 << 12,
             per_port: 100,
-            slots: 4096,
+            slots: crate::slots::MOST,
             key: KEY,
             timeouts: Timeouts::default(),
             tcp: tcp::Settings::default(),
@@ -269,6 +269,7 @@ mod tests {
         let mut candidate = world(vec![rule(2, RuleAction::Allow, "10.0.1.11", 443)]);
         let mut green = candidate.networks[0].clone();
         green.name = "green".into();
+        green.vni = 200;
         candidate.networks.insert(0, green);
         let impact = impact(world(kept), candidate, &[]);
         let cut: Vec<&str> = impact.flows_cut.iter().map(|cut| cut.source.as_str()).collect();

@@ -16,6 +16,8 @@ pub(crate) struct Moves {
     homes: BTreeMap<u32, String>,
     /// By port id: the host that it has left, and until when that counts.
     left: BTreeMap<u32, (String, Instant)>,
+    /// By port id: the host that the manager says it has left.
+    told: BTreeMap<u32, String>,
     /// Hosts, and the identities of their ports.
     current: BTreeSet<(String, u32)>,
     /// Those that were so until just now, and until when that counts.
@@ -28,13 +30,18 @@ impl Moves {
         let until = Instant::from_nanos(now.as_nanos().saturating_add(GRACE));
         self.left.retain(|_, (_, until)| *until > now);
         self.identities.retain(|_, until| *until > now);
-        let mut homes = BTreeMap::new();
+        let (mut homes, mut told) = (BTreeMap::new(), BTreeMap::new());
         for port in &slice.ports {
-            if let Some(home) = self.homes.remove(&port.id).filter(|home| *home != port.host) {
+            let seen = self.homes.remove(&port.id).filter(|home| *home != port.host);
+            // Who was not there when it moved has it from the manager, and counts from when that was first said.
+            let said = port.moved_from.clone().filter(|home| self.told.get(&port.id) != Some(home));
+            if let Some(home) = seen.or(said) {
                 self.left.insert(port.id, (home, until));
             }
+            told.extend(port.moved_from.clone().map(|home| (port.id, home)));
             homes.insert(port.id, port.host.clone());
         }
+        self.told = told;
         let remote = slice.ports.iter().filter(|port| port.host != slice.host);
         let current = remote.map(|port| (port.host.clone(), port.identity)).collect();
         let before = std::mem::replace(&mut self.current, current);
@@ -82,6 +89,17 @@ mod tests {
         assert_eq!(moves.left(1), None);
         moves.note(&on("b", 0), at(13));
         assert_eq!(moves.left(1), Some(("here", at(23))));
+    }
+
+    #[test]
+    fn the_managers_word_on_a_move_counts_once() {
+        let mut slice = on("here", 0);
+        slice.ports[0].moved_from = Some("a".into());
+        let mut moves = Moves::default();
+        moves.note(&slice, at(1));
+        assert_eq!(moves.left(1), Some(("a", at(11))));
+        moves.note(&slice, at(12));
+        assert_eq!(moves.left(1), None, "said again, it is no news");
     }
 
     #[test]

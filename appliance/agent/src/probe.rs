@@ -42,7 +42,7 @@ pub(crate) enum ProbeFailure {
     #[error("no port of {name} is known on this host; it is on none of the networks that have ports here")]
     UnknownSource { name: String },
     #[error(
-        "{name} is neither an address nor a workload with a port on a network of {source_name}; networks are not joined by a router"
+        "{name} is neither an address nor a workload with a port on a network of {source_name}, or on one that a router joins to it"
     )]
     UnknownDestination { name: String, source_name: String },
     #[error("{source_name} has no {version} address to reach {destination} from")]
@@ -82,7 +82,8 @@ enum Target<'a> {
     Port(&'a SlicePort),
 }
 
-/// The sending port, its network, and who is meant: of several ports of a workload those that share a network.
+/// The sending port, its network, and who is meant: of several ports of a workload those that share a network, or else a
+/// router.
 fn ends<'a>(
     directory: &'a Directory,
     request: &TraceRequest,
@@ -102,10 +103,15 @@ fn ends<'a>(
         return Ok((port, network_of(port), Target::Address(address)));
     }
     let targets = of(&request.destination);
-    let both = senders.iter().find_map(|(port, sender)| {
-        let meets = |other: &&(PortIndex, &SlicePort)| other.1.network == sender.network && other.0 != *port;
-        Some((*port, targets.iter().find(meets)?.1))
-    });
+    let domain_of = |port: PortIndex| directory.snapshot.network(network_of(port)).domain();
+    let pair = |meet: &dyn Fn(PortIndex, PortIndex) -> bool| {
+        senders.iter().find_map(|(port, _)| {
+            let (_, target) = targets.iter().find(|(other, _)| other != port && meet(*port, *other))?;
+            Some((*port, *target))
+        })
+    };
+    let near = pair(&|one, other| network_of(one) == network_of(other));
+    let both = near.or_else(|| pair(&|one, other| domain_of(one) == domain_of(other)));
     let (port, target) = both.ok_or_else(|| ProbeFailure::UnknownDestination {
         name: request.destination.clone(),
         source_name: request.source.clone(),
@@ -292,7 +298,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use mgmt_types::agent::Slice;
+    use mgmt_types::agent::{Slice, SliceRouter};
     use pipeline::HashKey;
 
     use super::*;
@@ -391,6 +397,7 @@ mod tests {
     fn of_several_ports_those_that_share_a_network_are_taken() {
         let mut slice = two();
         slice.networks.push(slice.networks[0].clone());
+        slice.networks[1].vni = 200;
         (slice.networks[1].name, slice.networks[1].subnets) =
             ("green".into(), vec!["10.0.2.0/24".parse().expect("a net")]);
         let mut green = vm_port(3, "db-1");
@@ -401,8 +408,15 @@ mod tests {
         assert_eq!((there.port, there.destination), (PortIndex(1), IpAddr::from([10, 0, 1, 12])));
         let back = probe(slice.clone(), "db-1", "10.0.2.9", "ping").expect("a probe");
         assert_eq!((back.port, back.source), (PortIndex(0), IpAddr::from([10, 0, 2, 3])));
-        let error = probe(slice, "web-1", "db-1.eth1", "ping").expect_err("another network");
+        let error = probe(slice.clone(), "web-1", "db-1.eth1", "ping").expect_err("another network");
         assert!(matches!(error, ProbeFailure::UnknownDestination { .. }), "{error}");
+        // Once a router joins the two, it goes to the gateway.
+        slice.routers = vec![SliceRouter { name: "core".into(), routes: Vec::new() }];
+        slice.networks[1].gateways.clear();
+        slice.networks.iter_mut().for_each(|network| network.router = Some("core".into()));
+        let routed = probe(slice, "web-1", "db-1.eth1", "ping").expect("a probe");
+        assert_eq!((routed.port, routed.destination), (PortIndex(1), IpAddr::from([10, 0, 2, 3])));
+        assert_eq!(routed.bytes[..6], [2, 0, 0, 0, 1, 1]);
     }
 
     #[test]

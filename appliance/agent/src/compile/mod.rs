@@ -305,7 +305,7 @@ fn add_networks<'a>(
             mtu: network.mtu,
             vni: Some(network.vni),
             router: router.transpose()?,
-            clamp_mss: false,
+            clamp_mss: network.mss_clamp,
         };
         // Told by name before the pipeline finds the VNI twice.
         if networks.contains_key(network.name.as_str()) {
@@ -452,6 +452,61 @@ pub(crate) mod tests {
         assert_eq!(number_of_blue(vec![blue, azure, amber]), 1);
     }
 
+    /// A host as a slice has it, with this address on the underlay if any.
+    fn slice_host(name: &str, underlay: &str) -> SliceHost {
+        SliceHost {
+            name: name.into(),
+            underlay: underlay.parse().into_iter().collect(),
+            port: 6081,
+            mtu: 1500,
+            options: true,
+            external: false,
+        }
+    }
+
+    #[test]
+    fn a_port_lives_where_its_host_is_and_nowhere_while_that_has_no_address() {
+        let mut ports = [1, 2, 3, 4].map(|id| vm_port(id, &format!("w{id}")));
+        for (port, host) in ports.iter_mut().zip(["here", "there", "mute", "unheard-of"]) {
+            port.host = host.into();
+        }
+        let mut slice = slice(ports.into());
+        slice.hosts =
+            vec![slice_host("here", "192.0.2.1"), slice_host("mute", ""), slice_host("there", "192.0.2.3")];
+        let snapshot = compiled(&slice).expect("compiles").snapshot;
+        let homes = snapshot.ports().iter().map(|port| (port.is_local(), port.host()));
+        let there = Some(HostIndex(2));
+        assert_eq!(homes.collect::<Vec<_>>(), [(true, None), (false, there), (false, None), (false, None)]);
+        assert_eq!(snapshot.host_at("192.0.2.3".parse().expect("an address")), there);
+        let way = snapshot.encapsulation(Some(PortIndex(0)), PortIndex(1)).expect("a way");
+        assert_eq!((way.header.vni, way.header.identity, way.header.port), (100, Some(0), Some(2)));
+        // 1500 less IPv4, UDP, GENEVE with two options, and the frame's own header.
+        assert_eq!(snapshot.host(HostIndex(2)).inner_mtu(), 1434);
+        let paths = HashMap::from([("there".to_owned(), 1400)]);
+        let known = Known { paths: Some(&paths), ..Known::default() };
+        let snapshot =
+            compile(&slice, "here", Path::new("/run/palisade"), KEY, known).expect("compiles").snapshot;
+        assert_eq!(snapshot.host(HostIndex(2)).inner_mtu(), 1334);
+    }
+
+    #[test]
+    fn a_router_keeps_its_number_when_others_come_and_go() {
+        let mut numbers = Numbers::default();
+        let mut number_of = |routers: &[&str]| {
+            let mut slice = slice(vec![vm_port(1, "a")]);
+            slice.routers =
+                routers.iter().map(|name| SliceRouter { name: (*name).into(), routes: Vec::new() }).collect();
+            slice.networks[0].router = Some("core".into());
+            let _ = numbers.routers.keep(slice.routers.iter().map(|router| router.name.clone()));
+            let known = Known { numbers: Some(&numbers), ..Known::default() };
+            let compiled = compile(&slice, "here", Path::new("/run/palisade"), KEY, known).expect("compiles");
+            compiled.snapshot.network(NetworkIndex(0)).router()
+        };
+        assert_eq!(number_of(&["branch", "core"]), Some(RouterIndex(1)));
+        assert_eq!(number_of(&["core"]), Some(RouterIndex(1)));
+        assert_eq!(number_of(&["azure", "core"]), Some(RouterIndex(1)));
+    }
+
     #[test]
     fn limits_keep_their_units() {
         let mut port = vm_port(1, "a");
@@ -485,6 +540,17 @@ pub(crate) mod tests {
             wrong(|s| s.ports[1].network = "green".into()),
             "port b.eth0 is on network green, which the slice does not have"
         );
+        assert_eq!(
+            wrong(|s| s.networks[0].router = Some("core".into())),
+            "network blue is on router core, which the slice does not have"
+        );
+        assert_eq!(
+            wrong(|s| s.routers = vec![SliceRouter { name: "core".into(), routes: Vec::new() }; 2]),
+            "router core is in the slice twice"
+        );
+        let same_address =
+            wrong(|s| s.hosts = vec![slice_host("a", "192.0.2.1"), slice_host("b", "192.0.2.1")]);
+        assert_eq!(same_address, "host b: underlay address 192.0.2.1 is that of two hosts");
         let same_mac = wrong(|s| s.ports[1].mac = s.ports[0].mac);
         assert!(same_mac.contains("02:00:00:00:00:01"), "{same_mac}");
     }
