@@ -169,6 +169,43 @@ impl<'a> Burst<'a> {
         true
     }
 
+    /// Adds a frame made of a beginning that is copied, at most [`HEAD`] bytes, and parts behind it that stay where they
+    /// are until the burst ends. `false`, and nothing is added, when it has no room or the beginning is too long.
+    pub fn push_parts(&mut self, net: &[u8; NET_HEADER], beginning: &[u8], parts: &[&'a [u8]]) -> bool {
+        let store = &mut *self.store;
+        let total = beginning.len() + parts.iter().map(|part| part.len()).sum::<usize>();
+        let Ok(len) = u32::try_from(total) else { return false };
+        // One piece for each part: the first may be split, and is then partly in the head.
+        if !store.has_room() || parts.len() > MAX_PIECES || beginning.len() > HEAD {
+            return false;
+        }
+        let frame = &mut store.frames[store.count];
+        frame.net = *net;
+        frame.len = len;
+        frame.head[..beginning.len()].copy_from_slice(beginning);
+        let mut head = beginning.len();
+        frame.first_piece = store.used_pieces as u16;
+        for part in parts {
+            let (inside, rest) = part.split_at(part.len().min(HEAD - head));
+            frame.head[head..head + inside.len()].copy_from_slice(inside);
+            head += inside.len();
+            if !rest.is_empty() {
+                store.pieces[store.used_pieces] = Piece { ptr: rest.as_ptr(), len: rest.len() as u32 };
+                store.used_pieces += 1;
+            }
+        }
+        frame.head_len = head as u16;
+        frame.pieces = store.used_pieces as u16 - frame.first_piece;
+        store.count += 1;
+        true
+    }
+
+    /// Whether one more frame can be added, however many parts it has.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.store.has_room()
+    }
+
     /// How many frames there are.
     #[inline]
     pub fn len(&self) -> usize {
@@ -244,5 +281,51 @@ impl Drop for Burst<'_> {
         if let Some(source) = self.source.take() {
             source.retire(self.store);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_in_parts_is_the_frame_in_one() {
+        let bytes: Vec<u8> = (0..3000u32).map(|i| (i % 251) as u8).collect();
+        for cuts in [
+            vec![],
+            vec![54],
+            vec![54, 54],
+            vec![192, 192, 1000],
+            vec![54, 60, 191, 193, 2999],
+            vec![0, 3000],
+        ] {
+            let (mut at, mut parts) = (0, Vec::new());
+            for cut in cuts.iter().copied().chain([bytes.len()]) {
+                parts.push(&bytes[at..cut]);
+                at = cut;
+            }
+            let beginning = if parts[0].len() <= HEAD { parts.remove(0) } else { &[] };
+            let (mut one, mut other) = (Store::new(), Store::new());
+            let (mut whole, mut pieced) = (Burst::private(&mut one), Burst::private(&mut other));
+            assert!(whole.push(&[3; NET_HEADER], &bytes));
+            assert!(pieced.push_parts(&[3; NET_HEADER], beginning, &parts), "{cuts:?}");
+            let (a, b) = (&whole.frames()[0], &pieced.frames()[0]);
+            assert_eq!((a.net, a.len, a.head()), (b.net, b.len, b.head()), "{cuts:?}");
+            let mut copy = [0; 3000];
+            assert_eq!(pieced.copy_to(0, &mut copy), Some(3000));
+            assert_eq!(copy[..], bytes, "{cuts:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_is_not_added() {
+        let part = [7u8; 100];
+        let mut store = Store::new();
+        let mut burst = Burst::private(&mut store);
+        assert!(!burst.push_parts(&[0; NET_HEADER], &[0; HEAD + 1], &[]));
+        assert!(!burst.push_parts(&[0; NET_HEADER], &[], &[&part[..]; MAX_PIECES + 1]));
+        assert!(burst.is_empty());
+        while burst.push_parts(&[0; NET_HEADER], &[], &[&part[..]; MAX_PIECES]) {}
+        assert!((1..BURST).contains(&burst.len()), "pieces run out before frames");
     }
 }
