@@ -15,6 +15,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
+pub mod path_probe;
 pub mod quote;
 pub mod sctp;
 pub mod tcp;
