@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus};
-use pipeline::{DropReason, FlowTable, Port};
+use mgmt_types::agent::{Counters, HostStatus, Link, PeerStatus, PortStatus, Underlay};
+use pipeline::{DropReason, FlowTable, Instant, Port};
 use vhost_backend::features;
 
 use crate::compile::{AttachmentPlan, PortPlan};
@@ -13,6 +13,7 @@ use crate::directory::Clock;
 use crate::plane::Plane;
 use crate::port::{Attachment, LocalPort};
 use crate::tally::Tally;
+use crate::underlay::{self, peer::Peer};
 
 /// Percent of the connections a port may have begun from which on that is a fault.
 const ALARM: u64 = 80;
@@ -37,6 +38,8 @@ pub(crate) struct Notes {
     pub(crate) error: Option<String>,
     /// Local ports by id.
     pub(crate) ports: Vec<Entry>,
+    /// Where other hosts reach this one.
+    pub(crate) underlay: Option<Underlay>,
 }
 
 /// One local port.
@@ -83,9 +86,50 @@ impl Board {
             error: notes.error.or(silence),
             ports: notes.ports.iter().map(port).collect(),
             rules: self.tally.rules(&world, &Clock::read()),
-            underlay: None,
-            peers: Vec::new(),
+            underlay: notes.underlay,
+            peers: self.peers(&world.underlay),
         }
+    }
+}
+
+/// Who is told of what came from no known host.
+const STRANGERS: &str = "?";
+
+/// What is known of another host.
+fn peer(peer: &Peer) -> PeerStatus {
+    let sums = Sums::of(&peer.memory.counters);
+    let report = peer.memory.path().report();
+    let known = peer.probed && report.up.is_some();
+    PeerStatus {
+        host: peer.name.clone(),
+        up: report.up.filter(|_| peer.probed),
+        since: known.then(|| Clock::read().time(Instant::from_nanos(report.since))),
+        address: peer.destination.map(|to| to.address.ip()),
+        path_mtu: known.then_some(report.mtu),
+        rtt_us: report.rtt.map(|rtt| u32::try_from(rtt / 1000).unwrap_or(u32::MAX)),
+        tx: Counters { packets: sums.to.0, bytes: sums.to.1 },
+        rx: Counters { packets: sums.from.0, bytes: sums.from.1 },
+        drops: drops(&sums),
+    }
+}
+
+/// Drops by name, those that there were.
+fn drops(sums: &Sums) -> BTreeMap<String, u64> {
+    let all = DropReason::ALL.iter().map(|reason| (reason.name().to_string(), sums.drops[reason.index()]));
+    all.filter(|&(_, count)| count > 0).collect()
+}
+
+impl Board {
+    /// The other hosts, and strangers, if some sent something.
+    fn peers(&self, underlay: &underlay::Underlay) -> Vec<PeerStatus> {
+        let others = underlay.peers.iter().filter(|other| other.name != self.host);
+        let strangers = PeerStatus {
+            host: STRANGERS.into(),
+            drops: drops(&Sums::of(&underlay.strangers)),
+            ..PeerStatus::default()
+        };
+        let strangers = Some(strangers).filter(|strangers| !strangers.drops.is_empty());
+        others.map(|other| peer(other)).chain(strangers).collect()
     }
 }
 
@@ -144,8 +188,6 @@ impl Entry {
         details.insert("announced".into(), self.port.announced().to_string());
         let workers: Vec<String> = self.port.homes.iter().map(usize::to_string).collect();
         details.insert("workers".into(), workers.join(" "));
-        let drops =
-            DropReason::ALL.iter().map(|reason| (reason.name().to_string(), sums.drops[reason.index()]));
         PortStatus {
             id: self.plan.id,
             workload: self.plan.workload.clone(),
@@ -154,7 +196,7 @@ impl Entry {
             faults,
             from_guest: Counters { packets: sums.from.0, bytes: sums.from.1 },
             to_guest: Counters { packets: sums.to.0, bytes: sums.to.1 },
-            drops: drops.filter(|&(_, count)| count > 0).collect(),
+            drops: drops(&sums),
             details,
             enforced: false,
             flows: 0,

@@ -1,5 +1,6 @@
 //! What an agent is told at its start.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -25,8 +26,28 @@ pub struct Config {
     pub max_flows: u32,
     /// Connections that one port may have begun.
     pub max_flows_per_port: u32,
+    /// The network between hosts.
+    pub underlay: UnderlayConfig,
     /// Where slices come from.
     pub source: Source,
+}
+
+/// The network between hosts, as this one sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderlayConfig {
+    /// Addresses that tunnels begin and end at, the preferred one first. Empty: the one that packets to the manager leave
+    /// from, if it is on another host.
+    pub addresses: Vec<IpAddr>,
+    /// UDP port of GENEVE.
+    pub port: u16,
+    /// Bytes of the largest IP packet. `None`: what the interface with the first address takes.
+    pub mtu: Option<u16>,
+}
+
+impl Default for UnderlayConfig {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), port: wire::geneve::UDP_PORT, mtu: None }
+    }
 }
 
 impl Config {

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mgmt_types::VhostRole;
-use mgmt_types::agent::{FirewallSettings, HostStatus, Slice};
+use mgmt_types::agent::{self, FirewallSettings, HostStatus, Slice, SliceHost};
 use pipeline::conntrack::tcp;
-use pipeline::{FlowTable, HashKey, Snapshot};
+use pipeline::{FlowTable, HashKey, Policy, Snapshot};
 use tokio::sync::watch;
 
 use crate::announce::Announcer;
 use crate::board::{Board, Entry, Notes};
 use crate::compile::firewall::timeouts;
-use crate::compile::{AttachmentPlan, Compiled, Difference, Known, PortPlan, compile};
+use crate::compile::{AttachmentPlan, CompileError, Compiled, Difference, Known, PortPlan, compile};
 use crate::counters::Counters;
 use crate::directory::Directory;
 use crate::homes::Homes;
@@ -28,6 +28,7 @@ use crate::rule_book::RuleBook;
 use crate::slots::Numbers;
 use crate::state::{Found, MadeDevice, StateDir};
 use crate::tap::Tap;
+use crate::underlay::home::Home;
 use crate::world::World;
 
 /// How often status goes out and what could not be opened is tried again.
@@ -46,6 +47,8 @@ pub(crate) enum Message {
     Slice(Box<Slice>),
     /// A port's link or rings changed.
     Changed,
+    /// More is known of the ways to other hosts.
+    Paths,
     /// End.
     Stop,
 }
@@ -71,6 +74,9 @@ pub(crate) struct Control {
     made: BTreeSet<MadeDevice>,
     snapshot: Arc<Snapshot>,
     ids: Vec<u32>,
+    /// The snapshot's hosts, by their indexes.
+    hosts: Vec<SliceHost>,
+    home: Home,
     running: BTreeMap<u32, Entry>,
     in_force: Option<Arc<Slice>>,
     rules: Arc<RuleBook>,
@@ -91,6 +97,7 @@ pub(crate) struct Parts {
     pub(crate) plane: Arc<Plane>,
     pub(crate) board: Arc<Board>,
     pub(crate) recorder: Arc<Recorder>,
+    pub(crate) home: Home,
     pub(crate) report: watch::Sender<HostStatus>,
     pub(crate) inbox: Receiver<Message>,
     pub(crate) outbox: Sender<Message>,
@@ -99,7 +106,7 @@ pub(crate) struct Parts {
 impl Control {
     /// Puts in force what is kept on disk. Workers run already.
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { host, run_dir, key, state, plane, board, recorder, report, inbox, outbox } = parts;
+        let Parts { host, run_dir, key, state, plane, board, recorder, home, report, inbox, outbox } = parts;
         let mut control = Self {
             homes: Homes::new(plane.workers()),
             numbers: Numbers::default(),
@@ -119,6 +126,8 @@ impl Control {
             changed: Arc::new(AtomicBool::new(false)),
             made: BTreeSet::new(),
             ids: Vec::new(),
+            hosts: Vec::new(),
+            home,
             running: BTreeMap::new(),
             in_force: None,
             rules: Arc::default(),
@@ -163,12 +172,17 @@ impl Control {
                     self.changed.store(false, Ordering::Release);
                     dirty = true;
                 }
+                Ok(Message::Paths) => {
+                    self.follow_paths();
+                    dirty = true;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = Instant::now();
             self.announce_neighbours(now);
             if now >= tick {
                 self.repair();
+                self.look_home();
                 tick = now + TICK;
                 dirty = true;
             }
@@ -177,6 +191,9 @@ impl Control {
                 (reported, dirty) = (now, false);
             }
         }
+        // Nothing is to arrive at sockets that nobody reads any more.
+        self.home.leave();
+        self.publish_world();
         self.plane.stop();
         self.plane.settle(PATIENCE);
         for entry in self.running.values() {
@@ -192,6 +209,8 @@ impl Control {
             match message {
                 Message::Slice(newer) => slice = newer,
                 Message::Changed => self.changed.store(false, Ordering::Release),
+                // A newer slice is compiled with what is known then.
+                Message::Paths => {}
                 Message::Stop => return (slice, true),
             }
         }
@@ -213,13 +232,8 @@ impl Control {
         let _ = self.numbers.routers.keep(slice.routers.iter().map(|router| router.name.clone()));
         self.moves.note(&slice, pipeline::Instant::from_nanos(crate::clock::now()));
         let in_force = self.snapshot.policy().clone();
-        let known = Known {
-            policy: Some(&in_force),
-            numbers: Some(&self.numbers),
-            moves: Some(&self.moves),
-            paths: Some(&self.paths),
-        };
-        match compile(&slice, &self.host, &self.run_dir, self.key, known) {
+        self.paths = self.home.paths(&slice.hosts);
+        match self.compile(&slice, &in_force) {
             Err(error) => {
                 let text = format!("revision {} is refused: {error}", slice.revision);
                 log::error!("{text}");
@@ -247,6 +261,40 @@ impl Control {
         self.note();
     }
 
+    /// Compiles the slice in force again when packets of another size pass to some host than before.
+    fn follow_paths(&mut self) {
+        let Some(slice) = self.in_force.clone() else { return };
+        let paths = self.home.paths(&slice.hosts);
+        if paths == self.paths {
+            return;
+        }
+        self.paths = paths;
+        let in_force = self.snapshot.policy().clone();
+        match self.compile(&slice, &in_force) {
+            Ok(compiled) => self.go_over_to(compiled, &slice),
+            Err(error) => log::error!("revision {} compiles no more: {error}", slice.revision),
+        }
+    }
+
+    /// Looks whether our addresses on the underlay, or their interface, changed.
+    fn look_home(&mut self) {
+        if self.home.look() {
+            self.publish_world();
+            self.follow_paths();
+        }
+    }
+
+    /// Compiles a slice with all that is known besides.
+    fn compile(&self, slice: &Slice, in_force: &Policy) -> Result<Compiled, CompileError> {
+        let known = Known {
+            policy: Some(in_force),
+            numbers: Some(&self.numbers),
+            moves: Some(&self.moves),
+            paths: Some(&self.paths),
+        };
+        compile(slice, &self.host, &self.run_dir, self.key, known)
+    }
+
     /// How flows are tracked from now on.
     fn configure_flows(&self, settings: &FirewallSettings) {
         let tcp = tcp::Settings { pick_up: settings.tcp_pick_up };
@@ -271,6 +319,7 @@ impl Control {
         let Difference { remove, reopen, create } = Difference::between(&plans, &compiled.plans);
         self.snapshot = Arc::new(compiled.snapshot);
         self.ids = compiled.ids;
+        self.hosts.clone_from(&slice.hosts);
         let rules = self.snapshot.policy().rules().iter().map(|rule| rule.id);
         // Two writers more: the housekeeper, and this thread.
         self.rules = Arc::new(RuleBook::after(&self.rules, rules, self.plane.workers() + 2));
@@ -481,10 +530,12 @@ impl Control {
     /// Gives workers the world as it is now, and waits until they live in it.
     fn publish_world(&mut self) {
         let local = self.running.iter().map(|(id, entry)| (*id, entry.port.clone())).collect();
+        let underlay = self.home.underlay(&self.host, &self.hosts);
         self.plane.publish(World::new(
             self.snapshot.clone(),
             self.flows.clone(),
             self.rules.clone(),
+            underlay,
             &self.ids,
             &local,
         ));
@@ -500,14 +551,18 @@ impl Control {
 
     /// Writes the board.
     fn note(&self) {
-        let error = match (&self.refused, &self.disk) {
-            (Some(refused), Some(disk)) => Some(format!("{refused}; {disk}")),
-            (one, other) => one.as_ref().or(other.as_ref()).cloned(),
-        };
+        let wrong = [self.refused.clone(), self.disk.clone(), self.home.trouble()];
+        let wrong: Vec<String> = wrong.into_iter().flatten().collect();
+        let error = (!wrong.is_empty()).then(|| wrong.join("; "));
         self.board.write(Notes {
             revision: self.snapshot.revision(),
             error,
             ports: self.running.values().cloned().collect(),
+            underlay: (!self.home.addresses().is_empty()).then(|| agent::Underlay {
+                addresses: self.home.addresses().to_vec(),
+                port: self.home.port(),
+                mtu: self.home.mtu(),
+            }),
         });
     }
 

@@ -1,18 +1,23 @@
 //! From verdicts to destinations: each distinct destination of a burst is entered once and gets its frames in order.
 
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use arrayvec::ArrayVec;
-use pipeline::{DropReason, Instant, PortIndex, Released, Verdict, Workspace};
-use vhost_backend::{BURST, Burst, MAX_FRAME, NET_HEADER, PutError, RxFeatures, RxRing};
+use pipeline::{
+    Arrival, DropReason, Encapsulation, Ends, HostIndex, Instant, PortIndex, Released, Verdict, Workspace,
+};
+use vhost_backend::{BURST, Burst, MAX_FRAME, NET_HEADER, PutError, RxFeatures, RxRing, Store};
 use wire::gso::{Checksum, Segmenter, finish_checksum};
 use wire::vnet::{self, VnetHeader};
 
 use crate::counters::Counters;
-use crate::port::{Attachment, LocalPort};
+use crate::port::{Attachment, LocalPort, Memory};
 use crate::spread::flow_hash;
 use crate::tap::{Tap, WriteError};
 use crate::teller::Teller;
+use crate::underlay::receiver::Arrived;
+use crate::underlay::sender::{Outcome, Outgoing, Sender};
 use crate::world::World;
 
 /// One worker's hands: judges bursts and gives the frames to their destinations.
@@ -22,6 +27,9 @@ pub(crate) struct Deliverer {
     linear: Box<[u8]>,
     work: Workspace,
     teller: Teller,
+    sender: Sender,
+    /// For a frame that leaves alone.
+    spare: Option<Store>,
 }
 
 impl std::fmt::Debug for Deliverer {
@@ -36,7 +44,8 @@ type Mask = u64;
 impl Deliverer {
     pub(crate) fn new(worker: usize, teller: Teller) -> Self {
         let linear = vec![0; MAX_FRAME as usize].into_boxed_slice();
-        Self { worker, linear, work: Workspace::new(), teller }
+        let (work, sender, spare) = (Workspace::new(), Sender::new(), Some(Store::new()));
+        Self { worker, linear, work, teller, sender, spare }
     }
 
     /// Takes a burst that `from` sent all the way.
@@ -54,10 +63,6 @@ impl Deliverer {
         let (mut accepted, mut bytes) = (0, 0);
         for (i, (verdict, frame)) in verdicts[..count].iter().zip(burst.frames()).enumerate() {
             match verdict {
-                Verdict::Deliver(port) if !world.snapshot.port(*port).is_local() => {
-                    counters.dropped(DropReason::RemoteDestination, 1);
-                    continue;
-                }
                 Verdict::Deliver(port) => {
                     keys[i] = port.0;
                     single |= 1 << i;
@@ -70,7 +75,7 @@ impl Deliverer {
                     continue;
                 }
                 Verdict::Hold(slot) => {
-                    self.keep(source, *slot, burst, i);
+                    self.keep(&source.memory, counters, *slot, burst, i);
                     continue;
                 }
                 Verdict::Drop(reason) => {
@@ -83,43 +88,213 @@ impl Deliverer {
         }
         counters.accepted(accepted, bytes);
 
+        let remote = self.hand_out(world, burst, &keys, single);
+        if remote != 0 {
+            let leaving = bits(remote).map(|i| {
+                let encapsulation = world.snapshot.encapsulation(Some(from), PortIndex(keys[i]));
+                outgoing(i, encapsulation)
+            });
+            self.send(world, burst, leaving, Some(counters), now);
+        }
+        if replies != 0 {
+            self.hand_over(source, burst, replies);
+        }
+        if floods != 0 {
+            self.flood(world, from, burst, floods);
+            self.flood_hosts(world, from, burst, floods, counters, now);
+        }
+        if !self.work.released.is_empty() {
+            self.release(world, &source.memory, counters, Some(from), now);
+        }
+    }
+
+    /// Takes a burst that came from other hosts to its ports; `origins` says what each frame came in.
+    pub(crate) fn take_in(
+        &mut self,
+        world: &World,
+        burst: &mut Burst<'_>,
+        origins: &[Arrived<'_>],
+        now: Instant,
+    ) {
+        let count = burst.len();
+        let mut verdicts = [Verdict::Flood; BURST];
+        let mut ends = [Ends::default(); BURST];
+        judge_arrivals(world, burst, origins, now, &mut verdicts[..count], &mut ends, &mut self.work);
+        self.teller.tell(world, &mut self.work.report, now);
+
+        let mut keys = [0u32; BURST];
+        let (mut single, mut floods, mut replies): (Mask, Mask, Mask) = (0, 0, 0);
+        let mut counting = Counting::new(world, self.worker);
+        for (i, (verdict, origin)) in verdicts[..count].iter().zip(origins).enumerate() {
+            let counters = counting.of(origin.source.ip());
+            match verdict {
+                Verdict::Deliver(port) => {
+                    keys[i] = port.0;
+                    single |= 1 << i;
+                }
+                Verdict::Flood => floods |= 1 << i,
+                Verdict::Reply => replies |= 1 << i,
+                Verdict::Refuse(reason) => {
+                    counters.dropped(*reason, 1);
+                    replies |= 1 << i;
+                    continue;
+                }
+                Verdict::Hold(slot) => {
+                    self.keep(&world.underlay.memory, counters, *slot, burst, i);
+                    continue;
+                }
+                Verdict::Drop(reason) => {
+                    counters.dropped(*reason, 1);
+                    continue;
+                }
+            }
+            counters.accepted(1, burst.frames()[i].len.into());
+        }
+
+        let remote = self.hand_out(world, burst, &keys, single);
+        if remote | replies != 0 {
+            let leaving = bits(remote | replies).map(|i| {
+                let Ends { sender, receiver } = ends[i];
+                let (from, to) = if replies >> i & 1 == 1 {
+                    (receiver, sender)
+                } else {
+                    (sender, Some(PortIndex(keys[i])))
+                };
+                outgoing(i, to.and_then(|to| world.snapshot.encapsulation(from, to)))
+            });
+            self.send(world, burst, leaving, None, now);
+        }
+        for i in bits(floods) {
+            if let Some(from) = ends[i].sender {
+                self.flood(world, from, burst, 1 << i);
+            }
+        }
+        if !self.work.released.is_empty() {
+            self.release(world, &world.underlay.memory, &world.underlay.strangers[self.worker], None, now);
+        }
+    }
+
+    /// Gives frames to the local ports that they are for. Those that are left, for ports of other hosts.
+    #[inline(always)]
+    fn hand_out(&mut self, world: &World, burst: &Burst<'_>, keys: &[u32; BURST], mut single: Mask) -> Mask {
+        let mut remote = 0;
         while single != 0 {
             let key = keys[single.trailing_zeros() as usize];
             let same =
                 keys.iter().enumerate().fold(0, |mask, (i, &other)| mask | Mask::from(other == key) << i);
-            self.hand_over(world, PortIndex(key), burst, same & single);
+            match world.local(PortIndex(key)) {
+                Some(port) => self.hand_over(port, burst, same & single),
+                None => remote |= same & single,
+            }
             single &= !same;
         }
-        if replies != 0 {
-            self.hand_over(world, from, burst, replies);
-        }
-        if floods != 0 {
-            self.flood(world, from, burst, floods);
-        }
-        if !self.work.released.is_empty() {
-            self.release(world, source);
-        }
+        remote
+    }
+
+    /// Gives frames to the underlay. What does not leave is counted with the host it was for, and with `counters`, those of
+    /// the port that sent it.
+    #[inline(never)]
+    fn send(
+        &mut self,
+        world: &World,
+        burst: &Burst<'_>,
+        leaving: impl Iterator<Item = Option<Outgoing>>,
+        counters: Option<&Counters>,
+        now: Instant,
+    ) {
+        let (underlay, worker) = (&world.underlay, self.worker);
+        let dropped = |reason| counters.iter().for_each(|counters| counters.dropped(reason, 1));
+        let known = leaving.filter_map(|one| {
+            if one.is_none() {
+                dropped(DropReason::DestinationDown);
+            }
+            one
+        });
+        let Some(sockets) = underlay.sockets.as_ref().and_then(|all| all.get(worker)) else {
+            return known.for_each(|_| dropped(DropReason::UnderlayDown));
+        };
+        let peer = |number| underlay.peer(HostIndex(number));
+        let destination = |number| peer(number)?.destination.as_ref();
+        self.sender.send(sockets, burst, known, destination, &mut |outcome| match outcome {
+            Outcome::Sent { peer: number, packets, bytes } => {
+                if let Some(peer) = peer(number) {
+                    peer.memory.counters[worker].delivered(packets, bytes);
+                }
+            }
+            Outcome::Dropped { peer: number, reason, too_large } => {
+                dropped(reason);
+                if let Some(peer) = peer(number) {
+                    peer.memory.counters[worker].dropped(reason, 1);
+                    if let Some(len) = too_large {
+                        peer.refused(len, now.as_nanos());
+                    }
+                }
+            }
+        });
     }
 
     /// Keeps a fragment that waits for the first of its packet.
     #[cold]
-    fn keep(&mut self, source: &LocalPort, slot: u8, burst: &Burst<'_>, i: usize) {
+    fn keep(&mut self, memory: &Memory, counters: &Counters, slot: u8, burst: &Burst<'_>, i: usize) {
         // The pipeline holds nothing above the MTU, which has room here.
         let len = burst.copy_to(i, &mut self.linear).unwrap_or(0);
-        if let Err(reason) = source.memory.held.keep(slot, &self.linear[..len]) {
-            source.memory.state.free(slot);
-            source.counters[self.worker].dropped(reason, 1);
+        if let Err(reason) = memory.held.keep(slot, &self.linear[..len]) {
+            memory.state.free(slot);
+            counters.dropped(reason, 1);
         }
     }
 
-    /// Sends fragments on that waited, or drops them. They ask for no offload: the pipeline lets no fragment.
+    /// Sends fragments on that waited, or drops them. They ask for no offload: the pipeline lets no fragment. `from` is the
+    /// port that sent them; none when another host did.
     #[cold]
-    fn release(&mut self, world: &World, source: &LocalPort) {
-        for released in self.work.released.drain(..) {
-            if take_out(world, source, self.worker, &released) {
-                source.memory.state.free(released.slot);
+    fn release(
+        &mut self,
+        world: &World,
+        memory: &Memory,
+        counters: &Counters,
+        from: Option<PortIndex>,
+        now: Instant,
+    ) {
+        let Some(mut spare) = self.spare.take() else { return };
+        let all = std::mem::take(&mut self.work.released);
+        for released in &all {
+            let done = take_out(world, memory, counters, self.worker, released, |frame, to| {
+                let Some(from) = from else {
+                    // What came for a port that has moved away does not follow it in pieces that had to wait.
+                    return counters.dropped(DropReason::RemoteDestination, 1);
+                };
+                let mut burst = Burst::private(&mut spare);
+                burst.push(&[0; NET_HEADER], frame);
+                let leaving = outgoing(0, world.snapshot.encapsulation(Some(from), to));
+                self.send(world, &burst, std::iter::once(leaving), Some(counters), now);
+            });
+            if done {
+                memory.state.free(released.slot);
             }
         }
+        self.spare = Some(spare);
+        // The room is kept.
+        self.work.released = all;
+        self.work.released.clear();
+    }
+
+    /// Gives frames for many to each other host that has the network.
+    #[inline(never)]
+    fn flood_hosts(
+        &mut self,
+        world: &World,
+        from: PortIndex,
+        burst: &Burst<'_>,
+        floods: Mask,
+        counters: &Counters,
+        now: Instant,
+    ) {
+        let hosts = world.snapshot.flood_hosts(world.snapshot.port(from).network());
+        let leaving = hosts.iter().flat_map(|&host| {
+            let encapsulation = world.snapshot.flood_encapsulation(from, host);
+            bits(floods).map(move |i| outgoing(i, encapsulation))
+        });
+        self.send(world, burst, leaving, Some(counters), now);
     }
 
     /// Gives frames for many to all who admit them.
@@ -137,15 +312,13 @@ impl Deliverer {
                 }
             }
             if admitted != 0 {
-                self.hand_over(world, port, burst, admitted);
+                self.hand_over(receiver, burst, admitted);
             }
         }
     }
 
     /// Gives the frames of `group` to one port.
-    fn hand_over(&mut self, world: &World, to: PortIndex, burst: &Burst<'_>, group: Mask) {
-        // The pipeline delivers to local ports only.
-        let Some(port) = world.local(to) else { return };
+    fn hand_over(&mut self, port: &LocalPort, burst: &Burst<'_>, group: Mask) {
         let counters = &port.counters[self.worker];
         match &port.attachment {
             Attachment::Vhost(vhost) => {
@@ -231,6 +404,68 @@ fn judge(
     let mut frames: ArrayVec<pipeline::Frame<'_>, BURST> = burst.frames_mut().iter_mut().map(view).collect();
     let World { snapshot, flows, .. } = world;
     pipeline::from_port(snapshot, flows, from, &source.memory.state, now, &mut frames, verdicts, work);
+}
+
+/// Asks the pipeline about what came from other hosts.
+fn judge_arrivals(
+    world: &World,
+    burst: &mut Burst<'_>,
+    origins: &[Arrived<'_>],
+    now: Instant,
+    verdicts: &mut [Verdict],
+    ends: &mut [Ends; BURST],
+    work: &mut Workspace,
+) {
+    let frames = burst.frames_mut().iter_mut().zip(origins);
+    let mut arrivals: ArrayVec<Arrival<'_>, BURST> = frames
+        .map(|(frame, origin)| Arrival {
+            source: origin.source.ip(),
+            // There is no other protection yet: who gives a host an underlay address trusts that network.
+            trusted: true,
+            ecn: origin.ecn,
+            tunnel: origin.tunnel,
+            frame: view(frame),
+            ends: Ends::default(),
+        })
+        .collect();
+    let World { snapshot, flows, underlay, .. } = world;
+    pipeline::from_underlay(snapshot, flows, &underlay.memory.state, now, &mut arrivals, verdicts, work);
+    for (ends, arrival) in ends.iter_mut().zip(&arrivals) {
+        *ends = arrival.ends;
+    }
+}
+
+/// How frame `i` leaves.
+#[inline]
+fn outgoing(i: usize, encapsulation: Option<Encapsulation>) -> Option<Outgoing> {
+    encapsulation.map(|Encapsulation { host, header }| Outgoing { frame: i, peer: host.0, header })
+}
+
+/// Where frames of other hosts are counted: most of a burst come from one.
+struct Counting<'a> {
+    world: &'a World,
+    worker: usize,
+    last: Option<(IpAddr, &'a Counters)>,
+}
+
+impl<'a> Counting<'a> {
+    fn new(world: &'a World, worker: usize) -> Self {
+        Self { world, worker, last: None }
+    }
+
+    #[inline]
+    fn of(&mut self, source: IpAddr) -> &'a Counters {
+        match self.last {
+            Some((address, counters)) if address == source => counters,
+            _ => {
+                let World { underlay, snapshot, .. } = self.world;
+                let known = underlay.peer_at(snapshot, source).map(|peer| &peer.memory.counters);
+                let counters = &known.unwrap_or(&underlay.strangers)[self.worker];
+                self.last = Some((source, counters));
+                counters
+            }
+        }
+    }
 }
 
 /// A frame, as the pipeline sees it.
@@ -458,32 +693,38 @@ fn bits(mut mask: Mask) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Takes a fragment out of its slot, and sends it on or drops it.
-fn take_out(world: &World, source: &LocalPort, worker: usize, released: &Released) -> bool {
+/// Takes a fragment out of its slot, and sends it on or drops it; `remote` takes one that is for a port of another host.
+/// False when the fragment has not come yet.
+fn take_out(
+    world: &World,
+    memory: &Memory,
+    counters: &Counters,
+    worker: usize,
+    released: &Released,
+    remote: impl FnOnce(&[u8], PortIndex),
+) -> bool {
     let Released { slot, verdict } = *released;
     let (to, missed) = match verdict {
-        Verdict::Deliver(to) => (world.local(to), DropReason::FragmentTimeout),
+        Verdict::Deliver(to) => (Some(to), DropReason::FragmentTimeout),
         Verdict::Drop(reason) => (None, reason),
         Verdict::Flood | Verdict::Reply | Verdict::Refuse(_) | Verdict::Hold(_) => return true,
     };
-    let sent = source
-        .memory
-        .held
-        .take(slot, missed, |frame| to.map(|port| put_one(port, worker, frame).map(|()| frame.len() as u64)));
-    let Some(sent) = sent else { return false };
-    let counters = &source.counters[worker];
-    match (sent, to) {
-        (Some(Ok(bytes)), Some(port)) => {
+    let taken = memory.held.take(slot, missed, |frame| {
+        let Some(to) = to else { return counters.dropped(missed, 1) };
+        let bytes = frame.len() as u64;
+        let Some(port) = world.local(to) else {
             counters.accepted(1, bytes);
-            port.counters[worker].delivered(1, bytes);
+            return remote(frame, to);
+        };
+        match put_one(port, worker, frame) {
+            Ok(()) => {
+                counters.accepted(1, bytes);
+                port.counters[worker].delivered(1, bytes);
+            }
+            Err(reason) => port.counters[worker].dropped(reason, 1),
         }
-        (Some(Err(reason)), Some(port)) => port.counters[worker].dropped(reason, 1),
-        _ => match verdict {
-            Verdict::Drop(reason) => counters.dropped(reason, 1),
-            _ => counters.dropped(DropReason::DestinationDown, 1),
-        },
-    }
-    true
+    });
+    taken.is_some()
 }
 
 #[cfg(test)]

@@ -42,12 +42,13 @@ mod sync;
 mod tally;
 mod tap;
 mod teller;
+mod underlay;
 mod verdicts;
 mod wake;
 mod worker;
 mod world;
 
 pub use compile::{CompileError, socket_path};
-pub use config::{Config, Poll, PollParseError, Source};
+pub use config::{Config, Poll, PollParseError, Source, UnderlayConfig};
 pub use run::{Handle, RunError, run};
 pub use state::StateError;

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use mgmt_types::agent::{HostStatus, Link, PortStatus, RuleStatus};
+use mgmt_types::agent::{HostStatus, Link, PeerStatus, PortStatus, RuleStatus};
 
 /// Renders a status (Prometheus exposition format 0.0.4).
 pub(crate) fn render(status: &HostStatus) -> String {
@@ -31,6 +31,27 @@ const PER_PORT: [(&str, &str, &str, ValueOf); 9] = [
     }),
     ("palisade_port_flows", "gauge", "Connections it has begun that are tracked.", |port| port.flows),
     ("palisade_port_flow_limit", "gauge", "The most connections it may have begun.", |port| port.flow_limit),
+];
+
+type PeerValueOf = fn(&PeerStatus) -> u64;
+
+/// Metrics with one value per other host: name, type, help, value.
+const PER_PEER: [(&str, &str, &str, PeerValueOf); 7] = [
+    ("palisade_peer_up", "gauge", "1 when its probes are answered.", |peer| u64::from(peer.up == Some(true))),
+    ("palisade_peer_path_mtu_bytes", "gauge", "Largest IP packet that passes; 0: not probed.", |peer| {
+        peer.path_mtu.unwrap_or(0).into()
+    }),
+    ("palisade_peer_rtt_microseconds", "gauge", "From a probe to its answer; 0: not known.", |peer| {
+        peer.rtt_us.unwrap_or(0).into()
+    }),
+    ("palisade_peer_sent_packets_total", "counter", "Datagrams that left for it.", |peer| peer.tx.packets),
+    ("palisade_peer_sent_bytes_total", "counter", "Their bytes, tunnel headers included.", |peer| {
+        peer.tx.bytes
+    }),
+    ("palisade_peer_received_packets_total", "counter", "Frames from it that were accepted.", |peer| {
+        peer.rx.packets
+    }),
+    ("palisade_peer_received_bytes_total", "counter", "Bytes of these frames.", |peer| peer.rx.bytes),
 ];
 
 type RuleValueOf = fn(&RuleStatus) -> u64;
@@ -69,6 +90,20 @@ fn write_all(text: &mut String, status: &HostStatus) -> fmt::Result {
     for port in &status.ports {
         for (reason, count) in &port.drops {
             writeln!(text, "{name}{{{},reason=\"{}\"}} {count}", Labels(port), Escaped(reason))?;
+        }
+    }
+    for (name, kind, help, value) in PER_PEER {
+        head(text, name, kind, help)?;
+        for peer in &status.peers {
+            writeln!(text, "{name}{{peer=\"{}\"}} {}", Escaped(&peer.host), value(peer))?;
+        }
+    }
+    let name = "palisade_peer_drops_total";
+    head(text, name, "counter", "Packets from or to another host that did not go on, by reason.")?;
+    for peer in &status.peers {
+        for (reason, count) in &peer.drops {
+            let labels = (Escaped(&peer.host), Escaped(reason));
+            writeln!(text, "{name}{{peer=\"{}\",reason=\"{}\"}} {count}", labels.0, labels.1)?;
         }
     }
     for (name, help, value) in PER_RULE {
@@ -146,6 +181,6 @@ mod tests {
         let mut unique = types.clone();
         unique.dedup();
         assert_eq!(types, unique);
-        assert_eq!(types.len(), 16);
+        assert_eq!(types.len(), 24);
     }
 }

@@ -1,7 +1,8 @@
 //! What the control thread and the workers share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 
 use crate::wake::Waker;
@@ -18,6 +19,8 @@ pub(crate) struct Plane {
     /// The generation each worker lives in.
     adopted: Mutex<Box<[u64]>>,
     moved: Condvar,
+    /// The thread that probes other hosts, woken with the workers.
+    prober: OnceLock<Thread>,
 }
 
 impl Plane {
@@ -29,6 +32,7 @@ impl Plane {
             wakers: (0..workers).map(|_| Waker::new()).collect::<Result<_, _>>()?,
             adopted: Mutex::new(vec![0; workers].into_boxed_slice()),
             moved: Condvar::new(),
+            prober: OnceLock::new(),
         })
     }
 
@@ -63,6 +67,15 @@ impl Plane {
     pub(crate) fn shake(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.wakers.iter().for_each(Waker::wake);
+        if let Some(prober) = self.prober.get() {
+            prober.unpark();
+        }
+    }
+
+    /// Says which thread probes other hosts. It looks at the world at least once after this.
+    pub(crate) fn probed_by(&self, thread: Thread) {
+        // There is one.
+        let _ = self.prober.set(thread);
     }
 
     /// Tells workers to end.

@@ -5,6 +5,9 @@ use event_manager::{EventOps, Events, MutEventSubscriber};
 /// Token of the worker's own wake-up.
 pub(crate) const WAKE: u32 = u32::MAX;
 
+/// Token of the sockets that other hosts send to.
+pub(crate) const UNDERLAY: u32 = u32::MAX - 1;
+
 /// The most events taken from the kernel in one call.
 pub(crate) const EVENTS_MAX: usize = 256;
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::answers::Answers;
 use crate::board::Board;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::control::{Control, Message, Parts};
 use crate::housekeeper;
 use crate::plane::Plane;
@@ -23,6 +23,8 @@ use crate::recorder::Recorder;
 use crate::slots;
 use crate::state::{StateDir, StateError};
 use crate::sync::{Sync, Talk};
+use crate::underlay::home::{self, Home};
+use crate::underlay::{Underlay, prober};
 use crate::worker::Worker;
 use crate::world::World;
 
@@ -61,6 +63,8 @@ pub struct Handle {
     recorder: Arc<Recorder>,
     threads: Vec<JoinHandle<()>>,
     housekeeper: Option<JoinHandle<()>>,
+    prober: Option<JoinHandle<()>>,
+    plane: Arc<Plane>,
     sync: Option<Sync>,
 }
 
@@ -73,8 +77,19 @@ pub struct Handle {
 /// When directories, sockets, threads or the pinning of workers are impossible, or another agent runs on the same state
 /// directory. A port that cannot be opened is no error: it is tried again each second, and its status says why.
 pub fn run(config: Config) -> Result<Handle, RunError> {
-    let Config { host, state_dir, run_dir, workers, cpus, poll, max_flows, max_flows_per_port, source } =
-        config;
+    let Config {
+        host,
+        state_dir,
+        run_dir,
+        workers,
+        cpus,
+        poll,
+        max_flows,
+        max_flows_per_port,
+        underlay,
+        source,
+    } = config;
+    let workers = workers.max(1);
     let state = StateDir::open(&state_dir)?;
     make_directory(&run_dir.join("ports"))?;
 
@@ -91,8 +106,9 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
         timeouts: Timeouts::default(),
         tcp: tcp::Settings::default(),
     });
-    let world = World::new(Arc::new(empty), Arc::new(flows), Arc::default(), &[], &Default::default());
-    let workers = workers.max(1);
+    let lasting = Underlay::none(workers);
+    let (empty, flows) = (Arc::new(empty), Arc::new(flows));
+    let world = World::new(empty, flows, Arc::default(), lasting.clone(), &[], &Default::default());
     let plane = Plane::new(workers, world)
         .map_err(|source| RunError::Resources { what: "a worker's eventfd", source })
         .map(Arc::new)?;
@@ -107,6 +123,10 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
         threads.push(start_worker(worker, index, cpu)?);
     }
 
+    let manager = match &source {
+        Source::Manager(endpoint) => home::authority(&endpoint.url),
+        Source::Channel { .. } | Source::Kept => None,
+    };
     let (control, inbox) = channel();
     let board = Arc::new(Board::new(host.clone(), plane.clone()));
     let (report, reports) = watch::channel(board.status());
@@ -118,6 +138,7 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
         plane: plane.clone(),
         board: board.clone(),
         recorder: recorder.clone(),
+        home: Home::new(underlay, manager, lasting),
         report,
         inbox,
         outbox: control.clone(),
@@ -135,9 +156,12 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
         recorder: recorder.clone(),
         threads,
         housekeeper: None,
+        prober: None,
+        plane: plane.clone(),
         sync: None,
     };
     handle.housekeeper = Some(start_housekeeper(recorder.clone(), plane.clone())?);
+    handle.prober = Some(start_prober(plane.clone(), control.clone())?);
     let answers = Answers { host: host.clone(), run_dir: run_dir.clone(), key, plane, recorder };
     let talk = Talk { host, board, answers: Arc::new(answers), reports, control };
     let sync = Sync::start(talk, &run_dir.join("agent.sock"), source)?;
@@ -169,6 +193,13 @@ impl Handle {
             self.recorder.rouse();
             if housekeeper.join().is_err() {
                 log::error!("the housekeeper panicked");
+            }
+        }
+        if let Some(prober) = self.prober.take() {
+            // It may have looked whether to stop just before it was told.
+            self.plane.shake();
+            if prober.join().is_err() {
+                log::error!("the prober panicked");
             }
         }
         if let Some(sync) = self.sync.take() {
@@ -222,6 +253,14 @@ fn start_housekeeper(recorder: Arc<Recorder>, plane: Arc<Plane>) -> Result<JoinH
         let _abort = AbortOnPanic;
         recorder.kept_by(std::thread::current());
         housekeeper::keep(&recorder, &plane, plane.workers());
+    })
+}
+
+fn start_prober(plane: Arc<Plane>, control: Sender<Message>) -> Result<JoinHandle<()>, RunError> {
+    named("pal-prober".into(), move || {
+        let _abort = AbortOnPanic;
+        plane.probed_by(std::thread::current());
+        prober::keep(&plane, &control);
     })
 }
 

@@ -6,7 +6,9 @@
 
 #![expect(unsafe_code, reason = "ioctl and writev have no safe wrapper that takes these arguments")]
 
+use std::ffi::CStr;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use arrayvec::ArrayVec;
@@ -363,6 +365,59 @@ impl<'a> Interface<'a> {
     fn call(&self, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
         // SAFETY: every SIOC?IF* call reads and writes one ifreq.
         check(unsafe { libc::ioctl(self.socket.as_raw_fd(), number as libc::Ioctl, &raw mut *request) })
+    }
+}
+
+/// The MTU of an interface of the namespace the thread is in.
+pub(crate) fn mtu_of(name: &str) -> io::Result<u32> {
+    let mut request = request_for(name);
+    Interface::new(name)?.call(libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: SIOCGIFMTU filled the MTU arm of the union.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    u32::try_from(mtu).map_err(io::Error::other)
+}
+
+/// The interface of the namespace the thread is in that has an address.
+pub(crate) fn interface_with(address: IpAddr) -> Option<String> {
+    let mut list = std::ptr::null_mut();
+    // SAFETY: getifaddrs writes one pointer, to a list that is ours until it is freed below.
+    check(unsafe { libc::getifaddrs(&raw mut list) }).ok()?;
+    let mut found = None;
+    let mut at = list.cast_const();
+    while !at.is_null() {
+        // SAFETY: `at` is an entry of the list, which is not yet freed.
+        let entry = unsafe { &*at };
+        if found.is_none() && is_address(entry.ifa_addr, address) {
+            // SAFETY: each entry has a name that ends with NUL and lives as long as the list.
+            let name = unsafe { CStr::from_ptr(entry.ifa_name) };
+            found = Some(name.to_string_lossy().into_owned());
+        }
+        at = entry.ifa_next;
+    }
+    // SAFETY: `list` came from getifaddrs and nothing points into it any more.
+    unsafe { libc::freeifaddrs(list) };
+    found
+}
+
+/// Whether an interface's address, of an entry of getifaddrs, is this one.
+fn is_address(address: *const libc::sockaddr, wanted: IpAddr) -> bool {
+    if address.is_null() {
+        return false;
+    }
+    // SAFETY: getifaddrs gives pointers that are aligned for every kind of socket address, and each has a family.
+    let family = i32::from(unsafe { (*address).sa_family });
+    match (family, wanted) {
+        (libc::AF_INET, IpAddr::V4(wanted)) => {
+            // SAFETY: the family says that it is a sockaddr_in.
+            let bits = unsafe { (*address.cast::<libc::sockaddr_in>()).sin_addr.s_addr };
+            bits.to_ne_bytes() == wanted.octets()
+        }
+        (libc::AF_INET6, IpAddr::V6(wanted)) => {
+            // SAFETY: the family says that it is a sockaddr_in6.
+            let octets = unsafe { (*address.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr };
+            octets == wanted.octets()
+        }
+        _ => false,
     }
 }
 

@@ -14,9 +14,13 @@ use crate::clock;
 use crate::deliver::Deliverer;
 use crate::plane::Plane;
 use crate::port::{Attachment, LocalPort};
-use crate::readiness::{EVENTS_MAX, Readiness, WAKE};
+use crate::readiness::{EVENTS_MAX, Readiness, UNDERLAY, WAKE};
 use crate::tap::ReadEnd;
 use crate::teller::Teller;
+use crate::underlay::answer;
+use crate::underlay::message::{Inbox, MESSAGES};
+use crate::underlay::receiver::{Datagrams, Origins, unpack};
+use crate::underlay::socket::Sockets;
 use crate::world::World;
 
 /// How long an idle guest ring is polled before its guest is asked to kick. A kick and the wake-up behind it cost
@@ -26,6 +30,13 @@ const RING_PATIENCE: u64 = 30_000;
 /// How long an idle TAP queue is polled before epoll is trusted to report it. A poll is a system call here, and
 /// the process that will send the next frame often waits for our core.
 const TAP_PATIENCE: u64 = 0;
+
+/// The same for sockets of the underlay.
+const UNDERLAY_PATIENCE: u64 = 0;
+
+/// Bytes that are taken from a socket of the underlay by one call, about: what comes as bursts of 64 KiB is taken one by one,
+/// so that it is still in the core's caches when it is written.
+const UNDERLAY_BITE: usize = 64 << 10;
 
 /// How long after the last look at epoll a busy worker looks again, for sources it does not poll.
 const LOOK_EVERY: u64 = 20_000;
@@ -47,6 +58,19 @@ pub(crate) struct Worker {
     store: Store,
     arena: Arena,
     deliverer: Deliverer,
+    underlay: Incoming,
+}
+
+/// What comes from other hosts.
+#[derive(Debug)]
+struct Incoming {
+    /// Each worker's sockets, ours as they are in the epoll set.
+    sockets: Option<Arc<[Sockets]>>,
+    inbox: Inbox,
+    /// Messages that are taken by one call.
+    bite: usize,
+    hot: bool,
+    last_work: u64,
 }
 
 /// One queue that frames come from.
@@ -106,6 +130,13 @@ impl Worker {
             store: Store::new(),
             arena: Arena::new(),
             deliverer: Deliverer::new(index, teller),
+            underlay: Incoming {
+                sockets: None,
+                inbox: Inbox::new(),
+                bite: MESSAGES,
+                hot: false,
+                last_work: 0,
+            },
         })
     }
 
@@ -120,7 +151,7 @@ impl Worker {
         if self.plane.generation() != self.generation && !self.adopt() {
             return false;
         }
-        if self.hot.is_empty() {
+        if self.hot.is_empty() && !self.underlay.hot {
             self.sleep();
             return true;
         }
@@ -135,7 +166,11 @@ impl Worker {
                 Look::Frames | Look::Later => at += 1,
             }
         }
-        if self.hot.len() < self.sources.len() && now.saturating_sub(self.last_look) >= LOOK_EVERY {
+        if self.underlay.hot {
+            self.look_at_underlay(now);
+        }
+        let all_hot = self.hot.len() == self.sources.len() && self.underlay.is_polled();
+        if !all_hot && now.saturating_sub(self.last_look) >= LOOK_EVERY {
             self.last_look = now;
             self.wait(0);
         }
@@ -195,6 +230,35 @@ impl Worker {
         }
     }
 
+    /// Takes what other hosts sent to its destinations.
+    fn look_at_underlay(&mut self, now: u64) {
+        let Self { index, world, store, deliverer, poll, underlay, .. } = self;
+        let Incoming { sockets, inbox, bite, hot, last_work } = underlay;
+        let own = sockets.as_ref().and_then(|all| all.get(*index));
+        let (mut messages, mut bytes) = (0, 0);
+        for receiver in own.map_or(&[][..], Sockets::receivers) {
+            messages += inbox.fill(receiver.fd(), *bite);
+            bytes += inbox.bytes();
+            let mut datagrams = Datagrams::of(inbox).peekable();
+            while datagrams.peek().is_some() {
+                let mut burst = Burst::private(store);
+                let mut origins = Origins::new();
+                unpack(&mut datagrams, &mut burst, &mut origins, |control| {
+                    answer::take(&world.underlay, &world.snapshot, receiver, control, *index, now);
+                });
+                if !burst.is_empty() {
+                    deliverer.take_in(world, &mut burst, &origins, Instant::from_nanos(now));
+                }
+            }
+        }
+        if messages > 0 {
+            *last_work = now;
+            *bite = (UNDERLAY_BITE * messages / bytes.max(1)).clamp(1, MESSAGES);
+        } else {
+            *hot = !poll.over(now.saturating_sub(*last_work), UNDERLAY_PATIENCE);
+        }
+    }
+
     /// Sleeps until a source, the control thread or a port reports something.
     fn sleep(&mut self) {
         self.plane.waker(self.index).about_to_sleep();
@@ -214,11 +278,16 @@ impl Worker {
         }
         let Ok(readiness) = self.events.subscriber_mut(self.readiness) else { return };
         while let Some(place) = readiness.pop() {
+            if place == UNDERLAY {
+                self.underlay.hot = true;
+                continue;
+            }
             heat(&mut self.sources, &mut self.hot, place as usize);
         }
     }
 
     fn heat_all(&mut self) {
+        self.underlay.hot = self.underlay.sockets.is_some();
         for place in 0..self.sources.len() {
             heat(&mut self.sources, &mut self.hot, place);
         }
@@ -230,6 +299,7 @@ impl Worker {
         let generation = self.plane.generation();
         if self.plane.stopping() {
             self.let_go();
+            self.use_sockets(None);
             self.plane.adopt(self.index, u64::MAX);
             return false;
         }
@@ -253,6 +323,7 @@ impl Worker {
                     self.watch(tap.fd(source.queue), place);
                 }
             }
+            self.use_sockets(world.underlay.sockets.clone());
             self.world = world;
         }
         for place in 0..self.sources.len() {
@@ -286,6 +357,31 @@ impl Worker {
         }
     }
 
+    /// Listens to other hosts on these sockets from now on.
+    fn use_sockets(&mut self, sockets: Option<Arc<[Sockets]>>) {
+        let same = match (&sockets, &self.underlay.sockets) {
+            (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+            (new, old) => new.is_none() && old.is_none(),
+        };
+        if same {
+            return;
+        }
+        let before = std::mem::replace(&mut self.underlay.sockets, sockets.clone());
+        let index = self.index;
+        for receiver in before.iter().flat_map(|all| all.get(index)).flat_map(Sockets::receivers) {
+            self.unwatch(receiver.fd().as_raw_fd());
+        }
+        for receiver in sockets.iter().flat_map(|all| all.get(index)).flat_map(Sockets::receivers) {
+            let fd = receiver.fd().as_raw_fd();
+            let events = Events::with_data_raw(fd, UNDERLAY, EventSet::IN | EventSet::EDGE_TRIGGERED);
+            let added = self.events.event_ops(self.readiness).and_then(|mut ops| ops.add(events));
+            if let Err(error) = added {
+                log::error!("worker {}: cannot watch {}: {error}", self.index, receiver.address);
+            }
+        }
+        self.underlay.hot = sockets.is_some();
+    }
+
     /// Lets go of every port.
     fn let_go(&mut self) {
         for source in std::mem::take(&mut self.sources) {
@@ -315,6 +411,13 @@ impl Worker {
             // Fails only for what could not be added.
             let _ = ops.remove(Events::empty_raw(fd));
         }
+    }
+}
+
+impl Incoming {
+    /// Whether epoll has nothing to tell of it.
+    fn is_polled(&self) -> bool {
+        self.hot || self.sockets.is_none()
     }
 }
 

@@ -7,6 +7,7 @@ use pipeline::{FlowTable, PortIndex, Snapshot};
 
 use crate::port::LocalPort;
 use crate::rule_book::RuleBook;
+use crate::underlay::Underlay;
 
 /// One configuration in force.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct World {
     pub(crate) flows: Arc<FlowTable>,
     /// What the rules count.
     pub(crate) rules: Arc<RuleBook>,
+    /// Other hosts, and the way to them.
+    pub(crate) underlay: Underlay,
     /// By port index; `None` for ports of other hosts.
     ports: Box<[Option<Arc<LocalPort>>]>,
 }
@@ -27,10 +30,12 @@ impl World {
         snapshot: Arc<Snapshot>,
         flows: Arc<FlowTable>,
         rules: Arc<RuleBook>,
+        underlay: Underlay,
         ids: &[u32],
         local: &BTreeMap<u32, Arc<LocalPort>>,
     ) -> Self {
-        Self { snapshot, flows, rules, ports: ids.iter().map(|id| local.get(id).cloned()).collect() }
+        let ports = ids.iter().map(|id| local.get(id).cloned()).collect();
+        Self { snapshot, flows, rules, underlay, ports }
     }
 
     /// A local port.

@@ -1,8 +1,9 @@
 //! What the agent of this machine is told: `up` and `agent` share it.
 
+use std::net::IpAddr;
 use std::path::Path;
 
-use agent::{Config, Poll, Source};
+use agent::{Config, Poll, Source, UnderlayConfig};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::directories::RunDir;
@@ -40,7 +41,32 @@ pub(crate) struct HostArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_FLOWS))]
     max_flows_per_port: Option<u32>,
     #[command(flatten)]
+    underlay: UnderlayArgs,
+    #[command(flatten)]
     run_dir: RunDir,
+}
+
+/// The network between hosts. It must be one that only trusted hosts send on: tunnels are not encrypted.
+#[derive(Debug, Clone, clap::Args)]
+struct UnderlayArgs {
+    /// Addresses of this host that tunnels to other hosts begin and end at, the preferred one first [default: the address
+    /// that packets to the manager leave from, if that is another host]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', env = "PALISADE_UNDERLAY")]
+    underlay: Vec<IpAddr>,
+    /// UDP port of GENEVE
+    #[arg(long, value_name = "PORT", default_value_t = UnderlayConfig::default().port,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    geneve_port: u16,
+    /// Bytes of the largest IP packet between hosts [default: what the interface with the address takes]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..))]
+    underlay_mtu: Option<u16>,
+}
+
+impl UnderlayArgs {
+    fn config(&self) -> UnderlayConfig {
+        let Self { underlay, geneve_port, underlay_mtu } = self.clone();
+        UnderlayConfig { addresses: underlay, port: geneve_port, mtu: underlay_mtu }
+    }
 }
 
 /// A list of CPUs.
@@ -78,7 +104,19 @@ impl HostArgs {
         let max_flows = self.max_flows;
         let max_flows_per_port = self.max_flows_per_port.unwrap_or(max_flows / Config::PORTS_SHARE);
         let poll = self.poll;
-        Ok(Config { host, state_dir, run_dir, workers, cpus, poll, max_flows, max_flows_per_port, source })
+        let underlay = self.underlay.config();
+        Ok(Config {
+            host,
+            state_dir,
+            run_dir,
+            workers,
+            cpus,
+            poll,
+            max_flows,
+            max_flows_per_port,
+            underlay,
+            source,
+        })
     }
 }
 

@@ -210,6 +210,12 @@ drop_reasons! {
     DestinationFull = "destination-full" @ Put,
     /// The frame is larger than what the destination can receive.
     DestinationTooSmall = "destination-too-small" @ Put,
+    /// The destination's host has no address on the underlay that leads there from here.
+    UnderlayDown = "underlay-down" @ Put,
+    /// The underlay has no room: the queue of a socket or of its interface is full.
+    UnderlayFull = "underlay-full" @ Put,
+    /// The underlay does not take the packet: it is too large for the interface, or there is no route.
+    UnderlayRefused = "underlay-refused" @ Put,
 }
 
 impl DropReason {

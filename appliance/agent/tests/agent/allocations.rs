@@ -9,6 +9,7 @@ use crate::alone::alone;
 use crate::bed::guest::{Guest, NET, feature};
 use crate::bed::packet::{tcp_partial, udp};
 use crate::bed::{Bed, eventually};
+use crate::mesh::Mesh;
 use mgmt_types::agent::Link;
 
 /// Counts what the watched thread asks for.
@@ -73,6 +74,7 @@ fn a_worker_that_carries_frames_never_allocates() {
     alone(|| {
         guests();
         devices();
+        hosts();
     });
 }
 
@@ -121,6 +123,22 @@ fn devices() {
     let counted = allocations(|| {
         assert_eq!(bed.transfer(1, 2, "10.77.0.2", 20 << 20), 20 << 20);
         assert_eq!(bed.transfer(2, 1, "10.77.0.1", 20 << 20), 20 << 20);
+    });
+    assert_eq!(counted, 0);
+}
+
+/// Bulk TCP between two hosts, both ways, joined and cut; probes go on meanwhile.
+fn hosts() {
+    let Some(mut mesh) = Mesh::with_namespaces("allocmesh", 20, 2, 2) else { return };
+    mesh.put_devices(&[0, 1]);
+    let bed = &mesh.hosts[0];
+    bed.address_all();
+    bed.ping(1, "10.77.0.2");
+    bed.ping(1, "fd77::2");
+    // Both agents' workers have one name: whichever is found sends in one direction and receives in the other.
+    let counted = allocations(|| {
+        assert_eq!(bed.transfer(1, 2, "10.77.0.2", 20 << 20), 20 << 20);
+        assert_eq!(bed.transfer(2, 1, "fd77::1", 20 << 20), 20 << 20);
     });
     assert_eq!(counted, 0);
 }

@@ -5,5 +5,6 @@ mod alone;
 mod bed;
 mod guests;
 mod idle;
+mod mesh;
 mod questions;
 mod tap;

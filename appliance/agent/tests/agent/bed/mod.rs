@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use agent::{Config, Handle, Poll, Source};
+use agent::{Config, Handle, Poll, Source, UnderlayConfig};
 use mgmt_types::agent::{
     HostStatus, Link, Peer, PortStatus, Slice, SliceNetwork, SlicePolicy, SlicePort, SliceRule,
 };
@@ -32,6 +32,10 @@ pub(crate) struct Bed {
     pub(crate) poll: Poll,
     /// Connections that one port may have begun.
     pub(crate) max_flows_per_port: u32,
+    /// Name of the next agent's host.
+    pub(crate) host: String,
+    /// The next agent's place in the network between hosts.
+    pub(crate) underlay: UnderlayConfig,
 }
 
 /// Waits for something to become true, for at most ten seconds.
@@ -79,6 +83,8 @@ impl Bed {
             queues: 1,
             poll: Poll::Adaptive,
             max_flows_per_port: Config::MAX_FLOWS / Config::PORTS_SHARE,
+            host: "here".into(),
+            underlay: UnderlayConfig::default(),
         }
     }
 
@@ -115,7 +121,7 @@ impl Bed {
         let (slices, slice_inbox) = mpsc::channel(8);
         let (status_outbox, status) = mpsc::channel(1);
         let config = Config {
-            host: "here".into(),
+            host: self.host.clone(),
             state_dir: self.dir.path().join("state"),
             run_dir: self.dir.path().join("run"),
             workers: self.workers,
@@ -123,6 +129,7 @@ impl Bed {
             poll: self.poll,
             max_flows: Config::MAX_FLOWS,
             max_flows_per_port: self.max_flows_per_port,
+            underlay: self.underlay.clone(),
             source: Source::Channel { slices: slice_inbox, status: status_outbox },
         };
         self.agent = Some((agent::run(config).expect("the agent starts"), slices, status));
