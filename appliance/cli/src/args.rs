@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Agent(commands::agent::Args),
     Apply(commands::apply::Args),
     Get(commands::get::Args),
+    Hosts(commands::hosts::Args),
     Describe(commands::describe::Args),
     Delete(commands::delete::Args),
     Watch(commands::watch::Args),

@@ -1,6 +1,8 @@
 //! What hosts last said about themselves. In memory only: it is told again within seconds of a restart.
 
 mod firewall;
+mod router;
+mod underlay;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,8 +17,9 @@ use mgmt_types::{
 
 use self::firewall::{Counted, Standing};
 use crate::compile;
+use crate::mtu::Mtus;
 use crate::reach::Reach;
-use crate::state::{Entry, State, WorkloadEntry};
+use crate::state::{Entry, HostEntry, State, WorkloadEntry};
 
 /// A host that said nothing for this long counts as gone: three of the five-second turns agents report in.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -64,13 +67,18 @@ impl Board {
     }
 
     /// The resources with their status filled in.
-    pub(crate) fn resources(&self, state: &State, entries: &[Entry], now: SystemTime) -> Vec<Resource> {
+    pub(crate) fn resources<'a>(
+        &self,
+        state: &'a State,
+        entries: &'a [Entry],
+        now: SystemTime,
+    ) -> Vec<Resource> {
         let index = Index::of(state);
         entries.iter().map(|entry| self.resource_by(&index, state, entry, MEMBERS_IN_LIST, now)).collect()
     }
 
     /// The resource with its status filled in.
-    pub(crate) fn resource(&self, state: &State, entry: &Entry, now: SystemTime) -> Resource {
+    pub(crate) fn resource<'a>(&self, state: &'a State, entry: &'a Entry, now: SystemTime) -> Resource {
         self.resource_by(&Index::of(state), state, entry, MEMBERS, now)
     }
 
@@ -78,26 +86,30 @@ impl Board {
         &self,
         index: &Index<'a>,
         state: &'a State,
-        entry: &Entry,
+        entry: &'a Entry,
         members: usize,
         now: SystemTime,
     ) -> Resource {
         let mut resource = entry.resource();
         match (&mut resource, entry) {
             (Resource::Network(resource), Entry::Network(entry)) => {
-                let compiled = compile::network(entry);
+                let compiled = compile::network(&index.mtus, entry);
                 resource.status = Some(NetworkReport {
                     vni: compiled.vni,
                     mtu: compiled.mtu,
                     gateways: compiled.gateways,
                     ports: index.plugged.get(resource.name.as_str()).copied().unwrap_or(0),
+                    warnings: index.mtus.warning(entry).into_iter().collect(),
                 });
+            }
+            (Resource::Router(resource), Entry::Router(entry)) => {
+                resource.status = Some(router::report(state, &entry.resource));
             }
             (Resource::Workload(resource), Entry::Workload(entry)) => {
                 resource.status = Some(self.workload(index, state, entry, now));
             }
             (Resource::Host(resource), Entry::Host(entry)) => {
-                resource.status = Some(self.host(index, &entry.resource.name, entry.wanted, now));
+                resource.status = Some(self.host(index, state, entry, members == MEMBERS, now));
             }
             (Resource::Group(resource), Entry::Group(_)) => {
                 resource.status = Some(index.standing(state).group(&resource.name, members));
@@ -131,8 +143,8 @@ impl Board {
         let host = &entry.resource.spec.host;
         let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let report = reports.get(host);
-        let mtu =
-            |network: &str| state.networks.get(network).map_or(0, |entry| entry.resource.spec.mtu.bytes());
+        let mtu = |network: &str| state.networks.get(network).map_or(0, |entry| index.mtus.in_use(entry));
+        let is_ours = state.runs_agent(host);
         let wanted = state.hosts.get(host).map_or(0, |host| host.wanted);
         let is_behind = report.is_none_or(|report| report.status.revision < wanted);
         let ports: Vec<PortReport> = compile::ports(state, entry)
@@ -147,7 +159,7 @@ impl Board {
                     queues: port.queues,
                     mtu: mtu(&port.network),
                     enforced: match said {
-                        _ if !port.firewall => Enforced::No,
+                        _ if !port.firewall || !is_ours => Enforced::No,
                         Some(said) if !is_behind && said.enforced => Enforced::Yes,
                         Some(_) if !is_behind => Enforced::No,
                         Some(_) | None => Enforced::Pending,
@@ -177,7 +189,15 @@ impl Board {
         }
     }
 
-    fn host(&self, index: &Index<'_>, name: &str, wanted: u64, now: SystemTime) -> HostReport {
+    fn host(
+        &self,
+        index: &Index<'_>,
+        state: &State,
+        entry: &HostEntry,
+        with_paths: bool,
+        now: SystemTime,
+    ) -> HostReport {
+        let name = entry.resource.name.as_str();
         let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let report = reports.get(name);
         let ids = index.ids_of(name);
@@ -187,15 +207,26 @@ impl Board {
                 .is_some_and(|port| port.link == Link::Up && port.faults.is_empty())
         };
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let peer = compile::peer(entry);
+        let paths = report.map(|report| report.status.peers.as_slice()).unwrap_or_default();
+        let told = report.and_then(|report| report.status.underlay.as_ref());
         HostReport {
+            kind: entry.resource.spec.kind,
             connected: report.is_some_and(|report| is_fresh(report, now)),
             last_seen: report.map(|report| humantime::format_rfc3339_seconds(report.seen).to_string()),
             version: report.map(|report| report.status.version.clone()),
             revision: report.map_or(0, |report| report.status.revision),
-            wanted,
+            wanted: entry.wanted,
             error: report.and_then(|report| report.status.error.clone()),
             ports: count(ids.len()),
             ports_up: count(ids.iter().filter(is_up).count()),
+            warnings: underlay::warnings(state, &peer, told),
+            underlay: peer.underlay,
+            geneve_port: peer.port,
+            underlay_mtu: peer.mtu,
+            peers: count(paths.iter().filter(|path| path.up.is_some()).count()),
+            peers_up: count(paths.iter().filter(|path| path.up == Some(true)).count()),
+            paths: if with_paths { paths.to_vec() } else { Vec::new() },
         }
     }
 
@@ -241,6 +272,7 @@ impl Board {
 struct Index<'a> {
     ids: HashMap<&'a str, Vec<u32>>,
     plugged: HashMap<&'a str, u32>,
+    mtus: Mtus<'a>,
     /// Made when first asked for, as are the next two.
     reach: OnceCell<Reach<'a>>,
     standing: OnceCell<Standing<'a>>,
@@ -252,6 +284,7 @@ impl<'a> Index<'a> {
         let mut index = Self {
             ids: HashMap::new(),
             plugged: HashMap::new(),
+            mtus: Mtus::of(state),
             reach: OnceCell::new(),
             standing: OnceCell::new(),
             counted: OnceCell::new(),

@@ -2,11 +2,12 @@
 //!
 //! A mistake is reported where the client can mend it: at a resource it sent, never at one it did not touch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use mgmt_types::{Attach, BASELINE, Kind, MacAddr, Mistake, PortSpec, Resource, Workload};
+use ipnet::IpNet;
+use mgmt_types::{Attach, BASELINE, Kind, MacAddr, Mistake, PortSpec, Resource, Route, Workload};
 
 use crate::compile;
 use crate::state::{NetworkEntry, State, WorkloadEntry};
@@ -22,12 +23,14 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Checks `next`, made by `wishes` from a state without mistakes.
-    pub(crate) fn of(next: &State, wishes: &[Wish]) -> Self {
+    /// Checks `next`, made by `wishes` from the state `before`, which has no mistakes.
+    pub(crate) fn of(next: &State, before: &State, wishes: &[Wish]) -> Self {
         let sent: HashMap<(Kind, &str), &Wish> = wishes.iter().map(|wish| (wish.key(), wish)).collect();
-        let mut checker = Checker { next, sent, findings: Self::default() };
+        let mut checker = Checker { next, before, sent, findings: Self::default() };
         checker.vnis();
+        checker.underlays();
         checker.routers();
+        checker.routes();
         checker.workloads();
         checker.policies();
         checker.findings
@@ -36,6 +39,7 @@ impl Findings {
 
 struct Checker<'a> {
     next: &'a State,
+    before: &'a State,
     sent: HashMap<(Kind, &'a str), &'a Wish>,
     findings: Findings,
 }
@@ -101,9 +105,109 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// Each underlay address belongs to one host: what comes from it is taken for that host's.
+    fn underlays(&mut self) {
+        if !self.sent.keys().any(|(kind, _)| *kind == Kind::Host) {
+            return;
+        }
+        let mut holders: HashMap<IpAddr, &str> = HashMap::new();
+        for (name, entry) in self.unsent_first(Kind::Host, &self.next.hosts) {
+            for (index, address) in compile::peer(entry).underlay.into_iter().enumerate() {
+                if let Some(other) = holders.insert(address, name) {
+                    let expected = format!("an address no host has; Host/{other} has it");
+                    let mistake = Mistake::new(format!("spec.underlay[{index}]"), address, expected)
+                        .detail("two hosts have the same underlay address");
+                    self.invalid(Kind::Host, name, mistake);
+                }
+            }
+        }
+    }
+
+    /// Every static route leads out of its router's networks, through an address that a port on one of them can have.
+    fn routes(&mut self) {
+        if !self.sent.keys().any(|(kind, _)| matches!(kind, Kind::Router | Kind::Network)) {
+            return;
+        }
+        for (name, entry) in &self.next.routers {
+            for (index, route) in entry.resource.spec.routes.iter().enumerate() {
+                if let Some(misrouted) = Misrouted::find(self.next, name, route) {
+                    self.misrouted(name, index, route, &misrouted);
+                }
+            }
+        }
+    }
+
+    /// A route that does not fit its router's networks is the fault of the router if it was sent, else of the network.
+    fn misrouted(&mut self, router: &str, index: usize, route: &Route, misrouted: &Misrouted<'_>) {
+        let at = format!("spec.routes[{index}]");
+        let mistake = match misrouted {
+            Misrouted::Inside { subnet, network } => {
+                let expected = format!("a range outside {subnet} of Network/{network}");
+                Mistake::new(format!("{at}.to"), route.to, expected)
+                    .detail("the route leads into one of the router's own networks")
+            }
+            Misrouted::Gateway { network } => {
+                let expected = format!("the address of a port; it is a gateway of Network/{network}");
+                Mistake::new(format!("{at}.via"), route.via, expected)
+                    .detail("the route leads back to the router")
+            }
+            Misrouted::Nowhere => {
+                let networks = self.next.places.of_router(router);
+                let subnets = networks
+                    .filter_map(|name| self.next.networks.get(name))
+                    .flat_map(|entry| &entry.resource.spec.subnets);
+                let expected = format!("a host address of a network of the router: {}", known(subnets));
+                Mistake::new(format!("{at}.via"), route.via, expected)
+                    .detail(format!("no network of router {router} has the address"))
+            }
+        };
+        if self.sent.contains_key(&(Kind::Router, router)) {
+            self.invalid(Kind::Router, router, mistake);
+            return;
+        }
+        let held = |state: &State, name: &str| {
+            state.networks.get(name).is_some_and(|entry| {
+                let spec = &entry.resource.spec;
+                spec.router.as_deref() == Some(router) && spec.subnet_of_host(route.via).is_some()
+            })
+        };
+        let culprit = match misrouted {
+            Misrouted::Inside { network, .. } | Misrouted::Gateway { network } => Some(*network),
+            Misrouted::Nowhere => {
+                let sent = self.sent.keys().filter(|(kind, _)| *kind == Kind::Network);
+                sent.map(|(_, name)| *name).find(|name| held(self.before, name))
+            }
+        };
+        let Some(network) = culprit else {
+            self.invalid(Kind::Router, router, mistake);
+            return;
+        };
+        if self.delete_of(Kind::Network, network, &format!("the route to {} of Router/{router}", route.to)) {
+            return;
+        }
+        let field = match misrouted {
+            Misrouted::Gateway { .. } => "spec.gateways",
+            Misrouted::Inside { .. } | Misrouted::Nowhere => "spec.subnets",
+        };
+        let got = self.next.networks.get(network).map(|entry| match misrouted {
+            Misrouted::Gateway { .. } => known(entry.resource.spec.gateways_in_use()),
+            Misrouted::Inside { .. } | Misrouted::Nowhere => known(&entry.resource.spec.subnets),
+        });
+        let expected =
+            format!("a choice that leaves Router/{router} its route to {} through {}", route.to, route.via);
+        let reason = mistake.reason.unwrap_or_default();
+        let mistake = Mistake::new(field, got.unwrap_or_default(), expected)
+            .detail(format!("the network does not fit a route of its router: {reason}"));
+        self.invalid(Kind::Network, network, mistake);
+    }
+
     fn workloads(&mut self) {
         let mut taken = Taken::default();
-        for (name, entry) in self.unsent_first(Kind::Workload, &self.next.workloads) {
+        let (mut concerned, sent): (Vec<_>, Vec<_>) =
+            self.concerned().into_iter().partition(|name| !self.sent.contains_key(&(Kind::Workload, *name)));
+        concerned.extend(sent);
+        let entries = &self.next.workloads;
+        for (name, entry) in concerned.into_iter().filter_map(|name| entries.get_key_value(name)) {
             let workload = &entry.resource;
             self.host_of(workload);
             for (index, port) in workload.spec.ports.iter().enumerate() {
@@ -118,6 +222,31 @@ impl<'a> Checker<'a> {
                 self.attachments(&mut taken, workload, &at, port);
             }
         }
+    }
+
+    /// Workloads that what was sent can have made wrong: those sent, and those that share a host or a network with one or
+    /// whose host or network was sent. All others are as they were, which was right.
+    fn concerned(&self) -> BTreeSet<&'a str> {
+        let places = &self.next.places;
+        let (mut names, mut hosts, mut networks) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (kind, name) in self.sent.keys() {
+            match kind {
+                Kind::Workload => {
+                    names.insert(*name);
+                    if let Some(entry) = self.next.workloads.get(*name) {
+                        let spec = &entry.resource.spec;
+                        hosts.insert(spec.host.as_str());
+                        networks.extend(spec.ports.iter().map(|port| port.network.as_str()));
+                    }
+                }
+                Kind::Host => drop(hosts.insert(*name)),
+                Kind::Network => drop(networks.insert(*name)),
+                Kind::Router | Kind::Group | Kind::FirewallPolicy => {}
+            }
+        }
+        names.extend(hosts.into_iter().flat_map(|host| places.on_host(host)));
+        names.extend(networks.into_iter().flat_map(|network| places.on_network(network)));
+        names
     }
 
     fn host_of(&mut self, workload: &Workload) {
@@ -198,7 +327,7 @@ impl<'a> Checker<'a> {
                 self.findings.in_use.push(wish.locate(mistake));
                 true
             }
-            Some(Wish::Put(_)) | None => false,
+            Some(Wish::Put(_) | Wish::Note(_)) | None => false,
         }
     }
 
@@ -317,6 +446,10 @@ impl<'a> Checker<'a> {
     }
 
     fn attachments(&mut self, taken: &mut Taken<'a>, workload: &'a Workload, at: &str, port: &'a PortSpec) {
+        // What is on an external host is attached there by somebody else.
+        if !self.next.runs_agent(&workload.spec.host) {
+            return;
+        }
         let name = workload.name.as_str();
         let (field, place) = match port.attach_in_use(name, workload.spec.kind) {
             Attach::VhostUser(mgmt_types::VhostUser { socket: Some(path), .. }) => ("vhostUser.socket", path),
@@ -340,6 +473,38 @@ impl<'a> Checker<'a> {
             )
             .detail("two ports of one host are attached to the same place");
             self.invalid(Kind::Workload, name, mistake);
+        }
+    }
+}
+
+/// What is wrong with a static route.
+enum Misrouted<'a> {
+    /// It leads into a subnet of the router.
+    Inside { subnet: IpNet, network: &'a str },
+    /// It leads through a gateway of the router.
+    Gateway { network: &'a str },
+    /// It leads through an address that no port of the router's networks can have.
+    Nowhere,
+}
+
+impl<'a> Misrouted<'a> {
+    fn find(state: &'a State, router: &str, route: &Route) -> Option<Self> {
+        let mut through = None;
+        for name in state.places.of_router(router) {
+            let Some(spec) = state.networks.get(name).map(|entry| &entry.resource.spec) else { continue };
+            if let Some(subnet) = spec.subnets.iter().find(|subnet| subnet.contains(&route.to)) {
+                return Some(Self::Inside { subnet: *subnet, network: name });
+            }
+            if spec.subnet_of_host(route.via).is_some() {
+                through = Some((name, spec));
+            }
+        }
+        match through {
+            None => Some(Self::Nowhere),
+            Some((network, spec)) if spec.gateways_in_use().contains(&route.via) => {
+                Some(Self::Gateway { network })
+            }
+            Some(_) => None,
         }
     }
 }

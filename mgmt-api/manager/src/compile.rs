@@ -7,16 +7,18 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mgmt_types::agent::{
-    FirewallSettings, GENEVE_PORT, Slice, SliceHost, SliceNetwork, SlicePort, SliceRouter,
+    FirewallSettings, GENEVE_PORT, Slice, SliceHost, SliceNetwork, SlicePort, SliceRoute, SliceRouter,
 };
 use mgmt_types::{MacAddr, PortSpec, derive};
 
+use crate::mtu::Mtus;
 use crate::state::{HostEntry, NetworkEntry, State, WorkloadEntry};
 
 /// All that `host` needs: the networks it has ports on and those their routers lead to, every port of these networks,
 /// the hosts that have them, and the policies for its own ports.
 pub(crate) fn slice(state: &State, host: &str) -> Slice {
     let networks = view(state, host);
+    let mtus = Mtus::of(state);
     let workloads: BTreeSet<&str> =
         networks.keys().flat_map(|network| state.places.on_network(network)).collect();
     let ports: Vec<SlicePort> = workloads
@@ -37,8 +39,8 @@ pub(crate) fn slice(state: &State, host: &str) -> Slice {
     Slice {
         revision: state.hosts.get(host).map_or(0, |entry| entry.wanted),
         host: host.to_owned(),
-        networks: networks.values().map(|entry| network(entry)).collect(),
-        routers: routers.into_iter().map(router).collect(),
+        networks: networks.values().map(|entry| network(&mtus, entry)).collect(),
+        routers: routers.into_iter().map(|name| router(state, name)).collect(),
         hosts: hosts.into_iter().filter_map(|name| state.hosts.get(name)).map(|entry| peer(entry)).collect(),
         ports,
         groups,
@@ -91,28 +93,48 @@ pub(crate) fn homes<'a>(state: &'a State, host: &str) -> impl Iterator<Item = &'
         .flat_map(|entry| entry.resource.spec.ports.iter().map(|port| port.network.as_str()))
 }
 
-/// A host as others need to know it.
+/// Hosts that have a port on one of these networks.
+pub(crate) fn residents<'a>(
+    state: &'a State,
+    networks: impl IntoIterator<Item = &'a str>,
+) -> BTreeSet<&'a str> {
+    networks
+        .into_iter()
+        .flat_map(|network| state.places.on_network(network))
+        .filter_map(|name| state.workloads.get(name))
+        .map(|entry| entry.resource.spec.host.as_str())
+        .collect()
+}
+
+/// A host as others need to know it: what is declared, else what its agent says.
 pub(crate) fn peer(entry: &HostEntry) -> SliceHost {
+    let spec = &entry.resource.spec;
+    let told = entry.announced.as_ref();
     SliceHost {
         name: entry.resource.name.clone(),
-        underlay: Vec::new(),
-        port: GENEVE_PORT,
-        mtu: UNDERLAY_MTU,
-        options: true,
-        external: false,
+        underlay: match told {
+            Some(told) if spec.underlay.is_empty() => told.addresses.clone(),
+            Some(_) | None => spec.underlay.clone(),
+        },
+        port: spec.geneve_port.or(told.map(|told| told.port)).unwrap_or(GENEVE_PORT),
+        mtu: spec.underlay_mtu.or(told.map(|told| told.mtu)).unwrap_or(UNDERLAY_MTU),
+        options: spec.kind.is_agent() || spec.options == Some(true),
+        external: !spec.kind.is_agent(),
     }
 }
 
-/// What the underlay of a host that has not told carries, in bytes: the Ethernet default.
+/// What the underlay of a host carries when nobody has said, in bytes: the Ethernet default.
 const UNDERLAY_MTU: u16 = 1500;
 
-/// A router with everything filled in.
-fn router(name: &str) -> SliceRouter {
-    SliceRouter { name: name.to_owned(), routes: Vec::new() }
+/// A router with everything filled in; one without a resource has no routes of its own.
+pub(crate) fn router(state: &State, name: &str) -> SliceRouter {
+    let routes = state.routers.get(name).into_iter().flat_map(|entry| &entry.resource.spec.routes);
+    let routes = routes.map(|route| SliceRoute { to: route.to, via: route.via }).collect();
+    SliceRouter { name: name.to_owned(), routes }
 }
 
 /// A network with everything filled in.
-pub(crate) fn network(entry: &NetworkEntry) -> SliceNetwork {
+pub(crate) fn network<'a>(mtus: &Mtus<'a>, entry: &'a NetworkEntry) -> SliceNetwork {
     let spec = &entry.resource.spec;
     SliceNetwork {
         name: entry.resource.name.clone(),
@@ -120,9 +142,9 @@ pub(crate) fn network(entry: &NetworkEntry) -> SliceNetwork {
         subnets: spec.subnets.clone(),
         gateways: spec.gateways_in_use(),
         gateway_mac: gateway_mac(entry.vni),
-        mtu: spec.mtu.bytes(),
+        mtu: mtus.in_use(entry),
         router: spec.router.clone(),
-        mss_clamp: true,
+        mss_clamp: spec.mss_clamp,
     }
 }
 
@@ -143,7 +165,7 @@ fn port(state: &State, entry: &WorkloadEntry, spec: &PortSpec) -> Option<SlicePo
         name: spec.name.clone(),
         network: spec.network.clone(),
         host: workload.spec.host.clone(),
-        moved_from: entry.moved_from.clone().filter(|host| state.hosts.contains_key(host)),
+        moved_from: entry.moved_from.clone().filter(|host| state.runs_agent(host)),
         mac: spec.mac_in_use(&workload.name),
         addresses: addresses(&network.resource.spec.subnets, &workload.name, spec),
         attach: spec.attach_in_use(&workload.name, workload.spec.kind),
@@ -179,8 +201,10 @@ pub(crate) fn gateway_mac(vni: u32) -> MacAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mgmt_types::agent::Underlay;
+
     use crate::testing::{state_of, wishes};
-    use crate::transaction;
+    use crate::transaction::{self, Note, Wish};
 
     const TWO_HOSTS: &str = r#"
 kind: Host
@@ -319,6 +343,70 @@ spec: { match: tier = db }
         let plan = transaction::plan(&plan.state, &wishes(back)).unwrap();
         let port = &slice(&plan.state, "host-a").ports[0];
         assert_eq!((port.host.as_str(), port.moved_from.as_deref()), ("host-a", Some("host-c")));
+    }
+
+    #[test]
+    fn a_host_is_as_declared_else_as_it_says() {
+        let text = "kind: Host\nname: host-a\n---\nkind: Host\nname: ext\nspec: { kind: external, underlay: [192.0.2.9], genevePort: 6082, underlayMtu: 1400 }\n---\nkind: Host\nname: tlv\nspec: { kind: external, underlay: [192.0.2.8], options: true }\n";
+        let mut state = state_of(text);
+        let host = |state: &State, name: &str| peer(&state.hosts[name]);
+        let silent = host(&state, "host-a");
+        assert_eq!((silent.underlay.len(), silent.port, silent.mtu, silent.options), (0, 6081, 1500, true));
+        let ext = host(&state, "ext");
+        assert_eq!((ext.port, ext.mtu, ext.options, ext.external), (6082, 1400, false, true));
+        assert!(host(&state, "tlv").options);
+
+        let told = Underlay { addresses: vec!["192.0.2.1".parse().unwrap()], port: 7000, mtu: 9000 };
+        let note = Wish::Note(Note::Underlay { host: "host-a".into(), told: told.clone() });
+        state = transaction::plan(&state, &[note]).unwrap().state;
+        let heard = host(&state, "host-a");
+        assert_eq!((heard.underlay, heard.port, heard.mtu), (told.addresses.clone(), 7000, 9000));
+        let declared = "kind: Host\nname: host-a\nspec: { underlay: [192.0.2.7], underlayMtu: 1600 }\n";
+        state = transaction::plan(&state, &wishes(declared)).unwrap().state;
+        let both = host(&state, "host-a");
+        assert_eq!((both.underlay[0].to_string(), both.port, both.mtu), ("192.0.2.7".into(), 7000, 1600));
+        state = transaction::plan(&state, &wishes("kind: Host\nname: host-a\n")).unwrap().state;
+        assert_eq!(host(&state, "host-a").underlay, told.addresses, "what it said is still known");
+    }
+
+    #[test]
+    fn an_external_host_is_known_to_its_peers_and_told_nothing() {
+        let text = ROUTED
+            .replace("name: host-b\n", "name: host-b\nspec: { kind: external, underlay: [192.0.2.9] }\n");
+        let plan = transaction::plan(&State::default(), &wishes(&text)).unwrap();
+        assert_eq!(plan.hosts, ["host-a", "host-c"]);
+        let slice = slice(&plan.state, "host-a");
+        let known = slice.hosts.iter().find(|host| host.name == "host-b").unwrap();
+        assert!(known.external && !known.options);
+        assert_eq!(slice.ports.iter().find(|port| port.workload == "on-b").unwrap().host, "host-b");
+        // A workload that moves away from it leaves nobody behind who would pass anything on.
+        let moved = "kind: Workload\nname: on-b\nspec: { host: host-a, kind: vm, ports: [{ name: eth0, network: b }] }";
+        let next = transaction::plan(&plan.state, &wishes(moved)).unwrap().state;
+        assert_eq!(next.workloads["on-b"].moved_from, None);
+    }
+
+    #[test]
+    fn a_router_has_its_routes_and_one_without_a_resource_has_none() {
+        let state = state_of(ROUTED);
+        assert!(slice(&state, "host-a").routers[0].routes.is_empty());
+        let text = "kind: Router\nname: r\nspec: { routes: [{ to: 0.0.0.0/0, via: 10.0.2.9 }] }\n";
+        let plan = transaction::plan(&state, &wishes(text)).unwrap();
+        assert_eq!(plan.hosts, ["host-a", "host-b"]);
+        let route = &slice(&plan.state, "host-a").routers[0].routes[0];
+        assert_eq!((route.to.to_string(), route.via.to_string()), ("0.0.0.0/0".into(), "10.0.2.9".into()));
+        assert!(slice(&plan.state, "host-c").routers[0].routes.is_empty(), "router s is another one");
+    }
+
+    #[test]
+    fn when_a_move_is_over_the_old_host_forgets() {
+        let moved = "kind: Workload\nname: on-a\nspec: { host: host-c, kind: vm, ports: [{ name: eth0, network: a }] }";
+        let state = transaction::plan(&state_of(ROUTED), &wishes(moved)).unwrap().state;
+        let plan =
+            transaction::plan(&state, &[Wish::Note(Note::Settled { workload: "on-a".into() })]).unwrap();
+        assert_eq!(plan.hosts, ["host-a", "host-b", "host-c"]);
+        let old = slice(&plan.state, "host-a");
+        assert_eq!((old.networks.len(), old.ports.len(), old.hosts.len()), (0, 0, 1));
+        assert_eq!(names(&slice(&plan.state, "host-b").hosts, |host| &host.name), ["host-b", "host-c"]);
     }
 
     #[test]

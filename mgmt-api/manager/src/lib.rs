@@ -15,6 +15,8 @@ mod files;
 mod limiter;
 mod manager;
 mod membership;
+mod moves;
+mod mtu;
 mod places;
 mod reach;
 mod serve;

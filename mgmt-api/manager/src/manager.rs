@@ -7,19 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use mgmt_types::agent::{GENEVE_PORT, HostStatus, Underlay};
 use mgmt_types::{
-    Applied, AuditEntry, BASELINE, Change, FirewallPolicy, Host, Kind, Labels, Mistake, NewToken, Outcome,
-    Problem, ProblemKind, Realised, Resource, Revision, Role, TokenSecret, name,
+    Applied, AuditEntry, BASELINE, Change, FirewallPolicy, Host, HostSpec, Kind, Labels, MAX_UNDERLAY,
+    Mistake, NewToken, Outcome, Problem, ProblemKind, Realised, Resource, Revision, Role, TokenSecret,
+    is_underlay_address, name,
 };
 use tokio::sync::watch;
 
 use crate::board::Board;
 use crate::document;
 use crate::limiter::Limiter;
+use crate::moves::Moves;
 use crate::state::State;
 use crate::store::{Commit, RecordChange, Store, StoreError, Table};
 use crate::token::{self, Caller, StoredToken, Tokens};
-use crate::transaction::{self, Wish};
+use crate::transaction::{self, Note, Wish};
 
 pub(crate) struct Manager {
     store: Box<dyn Store>,
@@ -29,6 +32,7 @@ pub(crate) struct Manager {
     pub(crate) board: Board,
     pub(crate) tokens: Tokens,
     limiter: Mutex<Limiter>,
+    moves: Mutex<Moves>,
     pub(crate) numbers: Numbers,
 }
 
@@ -73,6 +77,7 @@ impl Manager {
             board: Board::default(),
             tokens,
             limiter: Mutex::new(Limiter::new(Instant::now())),
+            moves: Mutex::default(),
             numbers: Numbers::default(),
         })
     }
@@ -95,7 +100,8 @@ impl Manager {
     ) -> Result<Applied, Problem> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state();
-        let plan = transaction::plan(&before, &wishes(&before)?)?;
+        let wishes = wishes(&before)?;
+        let plan = transaction::plan(&before, &wishes)?;
         let applied = Applied {
             revision: plan.state.revision,
             dry_run: false,
@@ -107,6 +113,10 @@ impl Manager {
         }
         let mut audit = self.entry(request, 200);
         audit.revision = Some(applied.revision);
+        audit.detail = wishes.iter().find_map(|wish| match wish {
+            Wish::Note(note) => Some(note.to_string()),
+            Wish::Put(_) | Wish::Delete(_) => None,
+        });
         let changed = applied.results.iter().filter(|outcome| outcome.change != Change::Unchanged);
         audit.changes = changed.take(AUDIT_CHANGES).cloned().collect();
         let revision = Revision {
@@ -157,15 +167,21 @@ impl Manager {
         Ok(())
     }
 
-    /// Declares a host that speaks for the first time.
+    /// Declares a host that speaks for the first time. Nobody speaks for an external one.
     pub(crate) fn ensure_host(&self, request: &Request, host: &str) -> Result<(), Problem> {
-        if self.state().hosts.contains_key(host) {
-            return Ok(());
+        match self.state().hosts.get(host) {
+            Some(entry) if entry.resource.spec.kind.is_agent() => return Ok(()),
+            Some(_) => {
+                let mistake = Mistake::new("host", host, "the name of a host that runs an agent")
+                    .detail("the host is declared as external: no agent speaks for it");
+                return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
+            }
+            None => {}
         }
         let resource = Resource::Host(Host {
             name: host.to_owned(),
             labels: Labels::new(),
-            spec: mgmt_types::HostSpec {},
+            spec: HostSpec::default(),
             status: None,
             revision: None,
         });
@@ -176,6 +192,38 @@ impl Manager {
             Ok(if known { Vec::new() } else { vec![Wish::Put(declared)] })
         })?;
         Ok(())
+    }
+
+    /// Takes what a host says about where others reach it into the state, when that is new and no other host has one of
+    /// the addresses; the host's status says so then.
+    pub(crate) fn hear(&self, request: &Request, status: &HostStatus) -> Result<(), Problem> {
+        let state = self.state();
+        let (Some(told), Some(entry)) = (&status.underlay, state.hosts.get(&status.host)) else {
+            return Ok(());
+        };
+        let told = sane(told);
+        if entry.announced.as_ref() == Some(&told) {
+            return Ok(());
+        }
+        let note = Note::Underlay { host: status.host.clone(), told };
+        match self.transact(request, |_| Ok(vec![Wish::Note(note)])) {
+            Err(problem) if !problem.is(ProblemKind::Invalid) => Err(problem),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Ends moves that began long enough ago: the old host needs to pass nothing on any more.
+    pub(crate) fn settle_moves(&self, now: Instant) -> Result<(), Problem> {
+        let over = {
+            let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+            moves.look(&self.state(), now)
+        };
+        if over.is_empty() {
+            return Ok(());
+        }
+        let request = Request { caller: None, peer: None, action: "end moves of workloads".to_owned() };
+        let notes = over.into_iter().map(|workload| Wish::Note(Note::Settled { workload }));
+        self.transact(&request, |_| Ok(notes.collect())).map(drop)
     }
 
     /// Makes a token; its secret is known only to the caller from here on.
@@ -329,6 +377,18 @@ fn tokens(store: &dyn Store) -> Result<Vec<StoredToken>, StoreError> {
             .map_err(|source| StoreError::Damaged { what: format!("token {name}"), source })
     };
     store.records(Table::Tokens)?.into_iter().map(read).collect()
+}
+
+/// Of what an agent says of its underlay, what can be.
+fn sane(told: &Underlay) -> Underlay {
+    let mut addresses = Vec::new();
+    for address in &told.addresses {
+        if is_underlay_address(*address) && !addresses.contains(address) && addresses.len() < MAX_UNDERLAY {
+            addresses.push(*address);
+        }
+    }
+    let port = if told.port == 0 { GENEVE_PORT } else { told.port };
+    Underlay { addresses, port, mtu: told.mtu }
 }
 
 /// The client learns that something broke, the log what.

@@ -31,6 +31,11 @@ impl Places {
         each(&self.left, host)
     }
 
+    /// Workloads that ran elsewhere until a short while ago, in no order.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = &str> + use<'_> {
+        self.left.values().flat_map(|set| set.iter().map(String::as_str))
+    }
+
     /// Workloads that have a port on the network, by name.
     pub(crate) fn on_network(&self, network: &str) -> impl Iterator<Item = &str> + use<'_> {
         each(&self.on_network, network)

@@ -153,6 +153,8 @@ const HEADERS: usize = 64;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often the certificate's age is looked at.
 const RENEWAL: Duration = Duration::from_secs(60 * 60);
+/// How often is looked for moves that are over.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Starts a manager within the current tokio runtime. It answers when this returns.
 pub async fn serve(config: Config) -> Result<Running, ServeError> {
@@ -169,15 +171,29 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let address = listener.local_addr().map_err(failed)?;
     let (stopping, stopped) = watch::channel(false);
     let router = api::router(Context::new(Arc::clone(&manager), stopped.clone()));
+    let settling = settle(Arc::clone(&manager));
     let server = Server { manager, router, tls, stopped };
     let task = tokio::spawn(async move {
         let renewal = renew(certifier);
         tokio::select! {
             () = server.accept(listener) => {}
             () = renewal => {}
+            () = settling => {}
         }
     });
     Ok(Running { address, directory, first_start, stopping, task })
+}
+
+/// Ends moves of workloads for ever.
+async fn settle(manager: Arc<Manager>) {
+    loop {
+        tokio::time::sleep(SETTLING).await;
+        let manager = Arc::clone(&manager);
+        let settled = tokio::task::spawn_blocking(move || manager.settle_moves(Instant::now())).await;
+        if let Ok(Err(problem)) = settled {
+            log::warn!("moves of workloads are not ended: {problem}");
+        }
+    }
 }
 
 /// Opens all that is kept in the state directory, and makes what is not there.

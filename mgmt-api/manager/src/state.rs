@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::places::Places;
-use mgmt_types::{FirewallPolicy, Group, Host, Kind, Network, Resource, Subject, Workload};
+use mgmt_types::agent::Underlay;
+use mgmt_types::{FirewallPolicy, Group, Host, Kind, Network, Resource, Router, Subject, Workload};
 use serde::{Deserialize, Serialize};
 
 /// Everything that is declared, and what the manager allotted to it.
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct State {
     pub(crate) revision: u64,
     pub(crate) networks: BTreeMap<String, Arc<NetworkEntry>>,
+    pub(crate) routers: BTreeMap<String, Arc<RouterEntry>>,
     pub(crate) workloads: BTreeMap<String, Arc<WorkloadEntry>>,
     pub(crate) hosts: BTreeMap<String, Arc<HostEntry>>,
     pub(crate) groups: BTreeMap<String, Arc<GroupEntry>>,
@@ -60,6 +62,12 @@ pub(crate) struct NetworkEntry {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RouterEntry {
+    pub(crate) resource: Router,
+    pub(crate) revision: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkloadEntry {
     pub(crate) resource: Workload,
     pub(crate) revision: u64,
@@ -87,6 +95,9 @@ pub(crate) struct HostEntry {
     pub(crate) revision: u64,
     /// The newest revision that changed what the host has to do.
     pub(crate) wanted: u64,
+    /// What its agent last said about where others reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) announced: Option<Underlay>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +118,7 @@ pub(crate) struct PolicyEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entry {
     Network(Arc<NetworkEntry>),
+    Router(Arc<RouterEntry>),
     Workload(Arc<WorkloadEntry>),
     Host(Arc<HostEntry>),
     Group(Arc<GroupEntry>),
@@ -117,6 +129,7 @@ impl Entry {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Network(_) => Kind::Network,
+            Self::Router(_) => Kind::Router,
             Self::Workload(_) => Kind::Workload,
             Self::Host(_) => Kind::Host,
             Self::Group(_) => Kind::Group,
@@ -127,6 +140,7 @@ impl Entry {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Network(entry) => &entry.resource.name,
+            Self::Router(entry) => &entry.resource.name,
             Self::Workload(entry) => &entry.resource.name,
             Self::Host(entry) => &entry.resource.name,
             Self::Group(entry) => &entry.resource.name,
@@ -138,6 +152,7 @@ impl Entry {
     pub(crate) fn resource(&self) -> Resource {
         match self {
             Self::Network(entry) => Resource::Network(entry.resource.clone()).at_revision(entry.revision),
+            Self::Router(entry) => Resource::Router(entry.resource.clone()).at_revision(entry.revision),
             Self::Workload(entry) => Resource::Workload(entry.resource.clone()).at_revision(entry.revision),
             Self::Host(entry) => Resource::Host(entry.resource.clone()).at_revision(entry.revision),
             Self::Group(entry) => Resource::Group(entry.resource.clone()).at_revision(entry.revision),
@@ -150,6 +165,7 @@ impl Entry {
     pub(crate) fn revision(&self) -> u64 {
         match self {
             Self::Network(entry) => entry.revision,
+            Self::Router(entry) => entry.revision,
             Self::Workload(entry) => entry.revision,
             Self::Host(entry) => entry.revision,
             Self::Group(entry) => entry.revision,
@@ -162,6 +178,7 @@ impl State {
     pub(crate) fn get(&self, kind: Kind, name: &str) -> Option<Entry> {
         match kind {
             Kind::Network => self.networks.get(name).cloned().map(Entry::Network),
+            Kind::Router => self.routers.get(name).cloned().map(Entry::Router),
             Kind::Workload => self.workloads.get(name).cloned().map(Entry::Workload),
             Kind::Host => self.hosts.get(name).cloned().map(Entry::Host),
             Kind::Group => self.groups.get(name).cloned().map(Entry::Group),
@@ -173,6 +190,7 @@ impl State {
     pub(crate) fn list(&self, kind: Kind) -> Vec<Entry> {
         match kind {
             Kind::Network => self.networks.values().cloned().map(Entry::Network).collect(),
+            Kind::Router => self.routers.values().cloned().map(Entry::Router).collect(),
             Kind::Workload => self.workloads.values().cloned().map(Entry::Workload).collect(),
             Kind::Host => self.hosts.values().cloned().map(Entry::Host).collect(),
             Kind::Group => self.groups.values().cloned().map(Entry::Group).collect(),
@@ -183,11 +201,17 @@ impl State {
     pub(crate) fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Network => self.networks.len(),
+            Kind::Router => self.routers.len(),
             Kind::Workload => self.workloads.len(),
             Kind::Host => self.hosts.len(),
             Kind::Group => self.groups.len(),
             Kind::FirewallPolicy => self.policies.len(),
         }
+    }
+
+    /// True when there is such a host and it runs an agent.
+    pub(crate) fn runs_agent(&self, host: &str) -> bool {
+        self.hosts.get(host).is_some_and(|entry| entry.resource.spec.kind.is_agent())
     }
 
     /// Networks that are one routing domain with this one, itself among them: all of its router, by name.
@@ -205,6 +229,7 @@ impl State {
                 let before = self.networks.insert(name, Arc::clone(&entry));
                 self.places.put_network(before.as_deref(), Some(&entry));
             }
+            Entry::Router(entry) => drop(self.routers.insert(name, entry)),
             Entry::Workload(entry) => {
                 let before = self.workloads.insert(name, Arc::clone(&entry));
                 self.places.put_workload(before.as_deref(), Some(&entry));
@@ -223,6 +248,7 @@ impl State {
     pub(crate) fn remove(&mut self, kind: Kind, name: &str) {
         match kind {
             Kind::Network => self.places.put_network(self.networks.remove(name).as_deref(), None),
+            Kind::Router => drop(self.routers.remove(name)),
             Kind::Workload => self.places.put_workload(self.workloads.remove(name).as_deref(), None),
             Kind::Host => drop(self.hosts.remove(name)),
             Kind::Group => drop(self.groups.remove(name)),

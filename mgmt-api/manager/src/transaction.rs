@@ -5,15 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use mgmt_types::agent::Underlay;
 use mgmt_types::{Change, Diff, Kind, Mistake, Outcome, Problem, ProblemKind, Resource, Workload};
 
 use crate::check;
 use crate::compile;
 use crate::document::{Declared, Named};
 use crate::membership::{self, Moved};
+use crate::mtu::Mtus;
 use crate::reach::Reach;
 use crate::state::{
-    Counters, Entry, GroupEntry, GroupSet, HostEntry, NetworkEntry, PolicyEntry, State, WorkloadEntry,
+    Counters, Entry, GroupEntry, GroupSet, HostEntry, NetworkEntry, PolicyEntry, RouterEntry, State,
+    WorkloadEntry,
 };
 
 /// What a client wants of one resource.
@@ -23,6 +26,30 @@ pub(crate) enum Wish {
     Put(Declared),
     /// It shall not be; one that is not is no mistake.
     Delete(Named),
+    /// Something is known that nobody declares.
+    Note(Note),
+}
+
+/// What is known without being declared: it changes what hosts are told, and no resource.
+#[derive(Debug, Clone)]
+pub(crate) enum Note {
+    /// What a host's agent says about where others reach it.
+    Underlay { host: String, told: Underlay },
+    /// Nobody sends to where the workload was any more.
+    Settled { workload: String },
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Underlay { host, told: Underlay { addresses, port, mtu } } => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                let addresses = addresses.join(", ");
+                write!(f, "host {host} is reached at {addresses}, UDP port {port}, with an MTU of {mtu}")
+            }
+            Self::Settled { workload } => write!(f, "the move of workload {workload} is over"),
+        }
+    }
 }
 
 impl Wish {
@@ -30,6 +57,8 @@ impl Wish {
         match self {
             Self::Put(declared) => (declared.resource.kind(), declared.resource.name()),
             Self::Delete(named) => (named.kind, &named.name),
+            Self::Note(Note::Underlay { host, .. }) => (Kind::Host, host),
+            Self::Note(Note::Settled { workload }) => (Kind::Workload, workload),
         }
     }
 
@@ -40,6 +69,7 @@ impl Wish {
         match self {
             Self::Put(declared) => declared.source.locate(&mut mistake),
             Self::Delete(named) => named.source.locate(&mut mistake),
+            Self::Note(_) => {}
         }
         mistake
     }
@@ -48,6 +78,7 @@ impl Wish {
         match self {
             Self::Put(declared) => declared.source.describe(),
             Self::Delete(named) => named.source.describe(),
+            Self::Note(note) => note.to_string(),
         }
     }
 }
@@ -60,7 +91,7 @@ pub(crate) struct Plan {
     pub(crate) outcomes: Vec<Outcome>,
     /// One per resource that differs.
     pub(crate) diffs: Vec<Diff>,
-    /// Hosts that have something to do.
+    /// Hosts that have something to do; external ones never do.
     pub(crate) hosts: Vec<String>,
     /// Entries to write and to remove.
     pub(crate) puts: Vec<Entry>,
@@ -88,7 +119,7 @@ pub(crate) fn plan(state: &State, wishes: &[Wish]) -> Result<Plan, Problem> {
         outcomes.push(Outcome { kind, name: name.to_owned(), change });
     }
     allot(&mut next, state);
-    let kind = check::Findings::of(&next, wishes);
+    let kind = check::Findings::of(&next, state, wishes);
     refuse(ProblemKind::InUse, kind.in_use)?;
     refuse(ProblemKind::Invalid, kind.invalid)?;
     for kind in Kind::ALL {
@@ -149,6 +180,7 @@ fn fulfil(next: &mut State, state: &State, wish: &Wish) -> Change {
             next.remove(kind, name);
             return if before.is_some() { Change::Deleted } else { Change::Unchanged };
         }
+        Wish::Note(note) => return take(next, note),
         Wish::Put(declared) => &*declared.resource,
     };
     if before.as_ref().is_some_and(|entry| entry.resource().desired() == *declared) {
@@ -164,13 +196,17 @@ fn fulfil(next: &mut State, state: &State, wish: &Wish) -> Change {
             ports.retain(|name, _| resource.spec.ports.iter().any(|port| port.name == *name));
             let before = state.workloads.get(name);
             let identity = before.map_or(0, |entry| entry.identity);
-            let moved_from = before.and_then(|entry| moved_from(entry, &resource));
+            let moved_from = before.and_then(|entry| moved_from(state, entry, &resource));
             Entry::Workload(Arc::new(WorkloadEntry { resource, revision, ports, identity, moved_from }))
         }
         Resource::Host(resource) => {
-            let wanted = state.hosts.get(name).map_or(revision, |entry| entry.wanted);
-            Entry::Host(Arc::new(HostEntry { resource, revision, wanted }))
+            let before = state.hosts.get(name);
+            let wanted = before.map_or(revision, |entry| entry.wanted);
+            let announced = before.and_then(|entry| entry.announced.clone());
+            let announced = announced.filter(|_| resource.spec.kind.is_agent());
+            Entry::Host(Arc::new(HostEntry { resource, revision, wanted, announced }))
         }
+        Resource::Router(resource) => Entry::Router(Arc::new(RouterEntry { resource, revision })),
         Resource::Group(resource) => Entry::Group(Arc::new(GroupEntry { resource, revision })),
         Resource::FirewallPolicy(resource) => {
             let mut rules = state.policies.get(name).map(|entry| entry.rules.clone()).unwrap_or_default();
@@ -181,10 +217,33 @@ fn fulfil(next: &mut State, state: &State, wish: &Wish) -> Change {
     if before.is_some() { Change::Configured } else { Change::Created }
 }
 
-/// Where the workload ran until now, when it runs elsewhere from now on.
-fn moved_from(before: &WorkloadEntry, now: &Workload) -> Option<String> {
+/// Takes what is known into the next state.
+fn take(next: &mut State, note: &Note) -> Change {
+    let entry = match note {
+        Note::Underlay { host, told } => match next.hosts.get(host) {
+            Some(entry) if entry.resource.spec.kind.is_agent() && entry.announced.as_ref() != Some(told) => {
+                Entry::Host(Arc::new(HostEntry { announced: Some(told.clone()), ..(**entry).clone() }))
+            }
+            Some(_) | None => return Change::Unchanged,
+        },
+        Note::Settled { workload } => match next.workloads.get(workload) {
+            Some(entry) if entry.moved_from.is_some() => {
+                Entry::Workload(Arc::new(WorkloadEntry { moved_from: None, ..(**entry).clone() }))
+            }
+            Some(_) | None => return Change::Unchanged,
+        },
+    };
+    next.put(entry);
+    Change::Configured
+}
+
+/// Where the workload ran until now, when an agent there can pass on what still comes for it.
+fn moved_from(state: &State, before: &WorkloadEntry, now: &Workload) -> Option<String> {
     let host = &before.resource.spec.host;
-    if *host == now.spec.host { before.moved_from.clone() } else { Some(host.clone()) }
+    if *host == now.spec.host {
+        return before.moved_from.clone();
+    }
+    state.runs_agent(host).then(|| host.clone())
 }
 
 /// Gives VNIs, port numbers and rule numbers to what has none.
@@ -319,9 +378,18 @@ fn touched(next: &State, state: &State, changed: &[&Outcome], moved: &BTreeSet<S
                 }
             }
             Kind::Network => {
-                let compiled = |state: &State| state.networks.get(name).map(|entry| compile::network(entry));
+                let compiled = |state: &State| {
+                    state.networks.get(name).map(|entry| compile::network(&Mtus::of(state), entry))
+                };
                 if compiled(next) != compiled(state) {
                     networks.insert(name.to_owned());
+                }
+            }
+            Kind::Router => {
+                if compile::router(next, name) != compile::router(state, name) {
+                    for state in [state, next] {
+                        networks.extend(state.places.of_router(name).map(str::to_owned));
+                    }
                 }
             }
             Kind::Workload => drop(workloads.insert(name)),
@@ -357,7 +425,7 @@ fn touched(next: &State, state: &State, changed: &[&Outcome], moved: &BTreeSet<S
         let viewers = compile::viewers(state, networks.iter().map(String::as_str));
         hosts.extend(viewers.into_iter().map(str::to_owned));
     }
-    hosts.retain(|host| next.hosts.contains_key(host));
+    hosts.retain(|host| next.runs_agent(host));
     hosts.into_iter().collect()
 }
 

@@ -1,6 +1,6 @@
 //! Resources and the agent protocol.
 //!
-//! What an operator declares ([`Network`], [`Workload`], [`Host`], [`Group`], [`FirewallPolicy`]), what the manager
+//! What an operator declares ([`Network`], [`Router`], [`Workload`], [`Host`], [`Group`], [`FirewallPolicy`]), what the manager
 //! answers when a declaration is wrong ([`Problem`]), and what a host gets and says ([`agent`]). Plain data: nothing here reads a clock, a file or a
 //! socket. Every type has one JSON shape, camelCase, that refuses unknown fields where a person writes it and ignores
 //! them where a program of another version does.
@@ -26,6 +26,7 @@ mod range;
 mod rate_limit;
 mod resource;
 mod revision;
+mod router;
 mod service;
 mod text;
 mod tier;
@@ -39,7 +40,7 @@ pub use expression::{MAX_MATCH, Match, MatchError, Subject};
 pub use firewall_policy::{BASELINE, FirewallPolicy, FirewallPolicySpec, PolicyReport, Rule, RuleReport};
 pub use glob::{Glob, GlobError};
 pub use group::{Group, GroupReport, GroupSpec};
-pub use host::{Host, HostReport, HostSpec};
+pub use host::{Host, HostKind, HostReport, HostSpec, MAX_UNDERLAY, is_underlay_address};
 pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
 pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
@@ -51,6 +52,7 @@ pub use resource::{Kind, Resource, ResourceList, UnknownKind};
 pub use revision::{
     Applied, Change, CutFlow, Diff, FlowImpact, Outcome, Realised, RealisedHost, RealisedState, Revision,
 };
+pub use router::{Route, Router, RouterReport, RouterSpec};
 pub use service::{Icmp, NAMED as NAMED_SERVICES, NamedService, Service, ServiceError, Transport};
 pub use tier::{PolicyMode, RuleAction, RuleDirection, Tier};
 pub use token::{NewToken, Role, TokenInfo, TokenList, TokenSecret};

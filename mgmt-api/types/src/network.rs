@@ -55,6 +55,19 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text::maybe_addresses")]
     #[schema(value_type = Option<Vec<String>>, example = json!(["10.0.1.1"]))]
     pub gateways: Option<Vec<IpAddr>>,
+    /// Cut the maximum segment size that TCP connections announce to what the MTU carries; yes when not given.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[schema(default = true)]
+    pub mss_clamp: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
+const fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// What the manager says about a network.
@@ -70,6 +83,9 @@ pub struct NetworkReport {
     pub gateways: Vec<IpAddr>,
     /// How many ports are plugged into it.
     pub ports: u32,
+    /// What somebody should look at, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// Largest IP packet, in bytes: written `auto` or as a number.
@@ -87,16 +103,8 @@ impl Mtu {
     pub const MIN: u16 = 1280;
     /// The largest frame common hardware switches carry is 9216 bytes; more cannot leave a host.
     pub const MAX: u16 = 9216;
-    /// What `auto` means while traffic stays within one host: the Ethernet default.
-    pub const AUTO: u16 = 1500;
-
-    /// The number of bytes in use.
-    pub const fn bytes(self) -> u16 {
-        match self {
-            Self::Auto => Self::AUTO,
-            Self::Bytes(bytes) => bytes,
-        }
-    }
+    /// What `auto` means where no host has an underlay: the Ethernet default.
+    pub const WITHOUT_UNDERLAY: u16 = 1500;
 }
 
 /// Largest VNI: 24 bits on the wire (RFC 8926 section 3.3).
@@ -354,7 +362,7 @@ mod tests {
         let spec = network(r#"{"subnets":["10.0.1.0/24","fd00:1::/64"]}"#).spec;
         let expected: Vec<IpAddr> = vec!["10.0.1.1".parse().unwrap(), "fd00:1::1".parse().unwrap()];
         assert_eq!(spec.gateways_in_use(), expected);
-        assert_eq!(spec.mtu.bytes(), 1500);
+        assert!(spec.mtu == Mtu::Auto && spec.mss_clamp);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{FirewallPolicy, Group, Host, Labels, Mistake, Network, Workload};
+use crate::{FirewallPolicy, Group, Host, Labels, Mistake, Network, Router, Workload};
 
 /// One resource of any kind, told apart by its member `kind`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -14,6 +14,8 @@ use crate::{FirewallPolicy, Group, Host, Labels, Mistake, Network, Workload};
 pub enum Resource {
     /// A logical layer-2 segment.
     Network(Network),
+    /// A distributed router between networks.
+    Router(Router),
     /// Something that has ports.
     Workload(Workload),
     /// A machine that runs the appliance.
@@ -41,6 +43,8 @@ pub enum Kind {
     Host,
     /// [`Network`]
     Network,
+    /// [`Router`]
+    Router,
     /// [`Workload`]
     Workload,
     /// [`Group`]
@@ -51,13 +55,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order that references need: what is referred to comes first.
-    pub const ALL: [Self; 5] = [Self::Host, Self::Network, Self::Workload, Self::Group, Self::FirewallPolicy];
+    pub const ALL: [Self; 6] =
+        [Self::Host, Self::Network, Self::Router, Self::Workload, Self::Group, Self::FirewallPolicy];
 
     /// As written in a resource's `kind`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Host => "Host",
             Self::Network => "Network",
+            Self::Router => "Router",
             Self::Workload => "Workload",
             Self::Group => "Group",
             Self::FirewallPolicy => "FirewallPolicy",
@@ -69,6 +75,7 @@ impl Kind {
         match self {
             Self::Host => "hosts",
             Self::Network => "networks",
+            Self::Router => "routers",
             Self::Workload => "workloads",
             Self::Group => "groups",
             Self::FirewallPolicy => "firewallpolicies",
@@ -84,7 +91,9 @@ impl fmt::Display for Kind {
 
 /// No kind of resource has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no kind {got:?}; there are networks, workloads, hosts, groups and firewallpolicies")]
+#[error(
+    "there is no kind {got:?}; there are networks, routers, workloads, hosts, groups and firewallpolicies"
+)]
 pub struct UnknownKind {
     /// The text as it came, cut to 40 characters.
     pub got: String,
@@ -97,6 +106,7 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.to_ascii_lowercase().as_str() {
             "network" | "networks" | "net" => Ok(Self::Network),
+            "router" | "routers" | "rt" => Ok(Self::Router),
             "workload" | "workloads" | "wl" => Ok(Self::Workload),
             "host" | "hosts" => Ok(Self::Host),
             "group" | "groups" | "grp" => Ok(Self::Group),
@@ -111,6 +121,7 @@ impl Resource {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Network(_) => Kind::Network,
+            Self::Router(_) => Kind::Router,
             Self::Workload(_) => Kind::Workload,
             Self::Host(_) => Kind::Host,
             Self::Group(_) => Kind::Group,
@@ -122,6 +133,7 @@ impl Resource {
     pub fn name(&self) -> &str {
         match self {
             Self::Network(network) => &network.name,
+            Self::Router(router) => &router.name,
             Self::Workload(workload) => &workload.name,
             Self::Host(host) => &host.name,
             Self::Group(group) => &group.name,
@@ -133,6 +145,7 @@ impl Resource {
     pub fn labels(&self) -> &Labels {
         match self {
             Self::Network(network) => &network.labels,
+            Self::Router(router) => &router.labels,
             Self::Workload(workload) => &workload.labels,
             Self::Host(host) => &host.labels,
             Self::Group(group) => &group.labels,
@@ -144,6 +157,7 @@ impl Resource {
     pub const fn revision(&self) -> Option<u64> {
         match self {
             Self::Network(network) => network.revision,
+            Self::Router(router) => router.revision,
             Self::Workload(workload) => workload.revision,
             Self::Host(host) => host.revision,
             Self::Group(group) => group.revision,
@@ -160,6 +174,7 @@ impl Resource {
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut found = match self {
             Self::Network(network) => network.mistakes(),
+            Self::Router(router) => router.mistakes(),
             Self::Workload(workload) => workload.mistakes(),
             Self::Host(host) => host.mistakes(),
             Self::Group(group) => group.mistakes(),
@@ -176,6 +191,7 @@ impl Resource {
     pub fn desired(mut self) -> Self {
         match &mut self {
             Self::Network(network) => (network.status, network.revision) = (None, None),
+            Self::Router(router) => (router.status, router.revision) = (None, None),
             Self::Workload(workload) => (workload.status, workload.revision) = (None, None),
             Self::Host(host) => (host.status, host.revision) = (None, None),
             Self::Group(group) => (group.status, group.revision) = (None, None),
@@ -189,6 +205,7 @@ impl Resource {
     pub fn at_revision(mut self, revision: u64) -> Self {
         let slot = match &mut self {
             Self::Network(network) => &mut network.revision,
+            Self::Router(router) => &mut router.revision,
             Self::Workload(workload) => &mut workload.revision,
             Self::Host(host) => &mut host.revision,
             Self::Group(group) => &mut group.revision,

@@ -96,6 +96,16 @@ where
     deserializer.deserialize_str(Parsed(what, PhantomData))
 }
 
+/// An address.
+pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    deserializer.deserialize_str(Text(PhantomData))
+}
+
+/// An address range.
+pub(crate) fn subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
+    deserializer.deserialize_str(Text(PhantomData))
+}
+
 /// A list of addresses.
 pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
     list(deserializer)

@@ -9,9 +9,9 @@ use mgmt_types::agent::{
 };
 use mgmt_types::{
     AddressRange, Attach, Firewall, FirewallPolicy, FirewallPolicySpec, Glob, Group, GroupSpec, Host,
-    HostSpec, Icmp, Labels, MacAddr, Match, Mtu, NAMED_SERVICES, Network, NetworkSpec, Peer, PolicyMode,
-    PortSpec, RateLimit, Resource, Rule, RuleAction, RuleDirection, Selector, Service, Tap, Tier, Transport,
-    VhostRole, VhostUser, Workload, WorkloadKind, WorkloadSpec,
+    HostKind, HostSpec, Icmp, Labels, MacAddr, Match, Mtu, NAMED_SERVICES, Network, NetworkSpec, Peer,
+    PolicyMode, PortSpec, RateLimit, Resource, Route, Router, RouterSpec, Rule, RuleAction, RuleDirection,
+    Selector, Service, Tap, Tier, Transport, VhostRole, VhostUser, Workload, WorkloadKind, WorkloadSpec,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -148,6 +148,19 @@ fn policy_spec() -> impl Strategy<Value = FirewallPolicySpec> {
     )
 }
 
+fn host_spec() -> impl Strategy<Value = HostSpec> {
+    let kind = select(vec![HostKind::Agent, HostKind::External]);
+    (kind, vec(address(), 0..3), any::<Option<u16>>(), any::<Option<u16>>(), any::<Option<bool>>()).prop_map(
+        |(kind, underlay, geneve_port, underlay_mtu, options)| HostSpec {
+            kind,
+            underlay,
+            geneve_port,
+            underlay_mtu,
+            options,
+        },
+    )
+}
+
 fn resource() -> impl Strategy<Value = Resource> {
     let mtu = prop_oneof![Just(Mtu::Auto), (Mtu::MIN..=Mtu::MAX).prop_map(Mtu::Bytes)];
     let spec = (
@@ -163,6 +176,7 @@ fn resource() -> impl Strategy<Value = Resource> {
             mtu,
             vni,
             gateways,
+            mss_clamp: vni.is_none(),
         });
     let kind = select(vec![WorkloadKind::Vm, WorkloadKind::Container, WorkloadKind::Host]);
     let workload = ("[a-z]{1,9}", kind, vec(port(), 0..3));
@@ -177,9 +191,15 @@ fn resource() -> impl Strategy<Value = Resource> {
                 Resource::Workload(Workload { name, labels, spec, status: None, revision })
             }
         ),
-        ("[a-z]{1,9}", labels(), revision()).prop_map(|(name, labels, revision)| {
-            Resource::Host(Host { name, labels, spec: HostSpec {}, status: None, revision })
+        ("[a-z]{1,9}", labels(), host_spec(), revision()).prop_map(|(name, labels, spec, revision)| {
+            Resource::Host(Host { name, labels, spec, status: None, revision })
         }),
+        ("[a-z]{1,9}", labels(), vec((subnet(), address()), 0..3), revision()).prop_map(
+            |(name, labels, routes, revision)| {
+                let routes = routes.into_iter().map(|(to, via)| Route { to, via }).collect();
+                Resource::Router(Router { name, labels, spec: RouterSpec { routes }, status: None, revision })
+            }
+        ),
         ("[a-z]{1,9}", labels(), group_spec(), revision()).prop_map(|(name, labels, spec, revision)| {
             Resource::Group(Group { name, labels, spec, status: None, revision })
         }),

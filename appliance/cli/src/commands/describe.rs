@@ -4,8 +4,8 @@ use mgmt_client::Client;
 use mgmt_types::agent::Counters;
 use mgmt_types::{Host, Kind, Labels, Network, PortReport, RateLimit, Resource, Workload};
 
-use crate::commands::firewall;
 use crate::commands::get::join;
+use crate::commands::{firewall, mesh};
 use crate::connection::ConnectionArgs;
 use crate::failure::Failure;
 use crate::output::{self, Row, facts, or_dash};
@@ -14,7 +14,7 @@ use crate::port;
 /// Show all that is known about one resource
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// network, workload, host, group or firewallpolicy (also: policy)
+    /// network, router, workload, host, group or firewallpolicy (also: policy)
     kind: Kind,
     /// Name of the resource
     name: String,
@@ -26,6 +26,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let client = args.connection.client()?;
     let text = match client.get(args.kind, &args.name).await? {
         Resource::Network(resource) => network(&resource, &workloads(&client).await?),
+        Resource::Router(router) => {
+            title("Router", &router.name, router.revision) + &mesh::router(&router, labels(&router.labels))
+        }
         Resource::Workload(resource) => workload(&resource),
         Resource::Host(resource) => host(&resource, &workloads(&client).await?),
         Resource::Group(group) => {
@@ -43,9 +46,11 @@ async fn workloads(client: &Client) -> Result<Vec<Workload>, Failure> {
     let workloads =
         client.list(Kind::Workload, None).await?.into_iter().filter_map(|resource| match resource {
             Resource::Workload(workload) => Some(workload),
-            Resource::Network(_) | Resource::Host(_) | Resource::Group(_) | Resource::FirewallPolicy(_) => {
-                None
-            }
+            Resource::Network(_)
+            | Resource::Router(_)
+            | Resource::Host(_)
+            | Resource::Group(_)
+            | Resource::FirewallPolicy(_) => None,
         });
     Ok(workloads.collect())
 }
@@ -53,36 +58,22 @@ async fn workloads(client: &Client) -> Result<Vec<Workload>, Failure> {
 fn network(network: &Network, workloads: &[Workload]) -> String {
     let report = network.status.clone().unwrap_or_default();
     let mut text = title("Network", &network.name, network.revision);
-    text += &facts(
-        2,
-        &[
-            ("labels", labels(&network.labels)),
-            ("subnets", or_dash(join(&network.spec.subnets))),
-            ("gateways", or_dash(join(&report.gateways))),
-            ("router", network.spec.router.clone().unwrap_or_else(|| "-".to_owned())),
-            ("mtu", report.mtu.to_string()),
-            ("vni", report.vni.to_string()),
-        ],
-    );
+    let mut lines = vec![
+        ("labels", labels(&network.labels)),
+        ("subnets", or_dash(join(&network.spec.subnets))),
+        ("gateways", or_dash(join(&report.gateways))),
+        ("router", network.spec.router.clone().unwrap_or_else(|| "-".to_owned())),
+        ("mtu", report.mtu.to_string()),
+        ("mss clamp", if network.spec.mss_clamp { "on" } else { "off" }.to_owned()),
+        ("vni", report.vni.to_string()),
+    ];
+    lines.extend(report.warnings.into_iter().map(|warning| ("warning", warning)));
+    text += &facts(2, &lines);
     text + &ports("ports", workloads, |_, port| port == network.name)
 }
 
 fn host(host: &Host, workloads: &[Workload]) -> String {
-    let report = host.status.clone().unwrap_or_default();
-    let behind = if report.revision >= report.wanted { "up to date" } else { "behind" };
-    let mut text = title("Host", &host.name, host.revision);
-    text += &facts(
-        2,
-        &[
-            ("labels", labels(&host.labels)),
-            ("connected", if report.connected { "yes" } else { "no" }.to_owned()),
-            ("last seen", report.last_seen.unwrap_or_else(|| "-".to_owned())),
-            ("version", report.version.unwrap_or_else(|| "-".to_owned())),
-            ("realised", format!("revision {} of {} wanted, {behind}", report.revision, report.wanted)),
-            ("error", report.error.unwrap_or_else(|| "-".to_owned())),
-            ("ports", format!("{}, {} up", report.ports, report.ports_up)),
-        ],
-    );
+    let text = title("Host", &host.name, host.revision) + &mesh::host(host, labels(&host.labels));
     text + &ports("ports", workloads, |workload, _| workload.spec.host == host.name)
 }
 

@@ -1,21 +1,21 @@
 //! `palisade get`
 
-use mgmt_types::{Host, Kind, Network, Resource, Selector, Workload};
+use mgmt_types::{Kind, Network, Resource, Selector, Workload};
 
-use crate::commands::firewall;
+use crate::commands::{firewall, mesh};
 use crate::connection::ConnectionArgs;
 use crate::failure::Failure;
 use crate::output::{self, OutputArgs, Row, or_dash};
 use crate::port;
 
-/// Show resources: networks, workloads, hosts, groups or firewallpolicies
+/// Show resources: networks, routers, workloads, hosts, groups or firewallpolicies
 ///
 /// Workloads are shown with one line for each port: SENT and RECEIVED are packets as the workload sees them,
 /// DROPPED is what it sent and what was meant for it that did not go on, by all reasons together. ENFORCED says
 /// whether the firewall stands before the port: a line is red where it does not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// networks, workloads, hosts, groups or firewallpolicies (also: policies)
+    /// networks, routers, workloads, hosts, groups or firewallpolicies (also: policies)
     kind: Kind,
     /// Name of one resource; all of the kind when not given
     name: Option<String>,
@@ -29,22 +29,32 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let client = args.connection.client()?;
-    let format = args.output.format;
-    if let Some(name) = &args.name {
-        let resource = client.get(args.kind, name).await?;
-        return output::result(format, &resource, || table(args.kind, std::slice::from_ref(&resource)));
-    }
-    let resources = client.list(args.kind, args.selector.as_ref()).await?;
-    output::list(format, &resources, || match resources.as_slice() {
-        [] => format!("there are no {}\n", args.kind.plural()),
-        some => table(args.kind, some),
+    let Some(name) = &args.name else {
+        return all(args.kind, args.selector, args.output, args.connection).await;
+    };
+    let resource = args.connection.client()?.get(args.kind, name).await?;
+    let show = || table(args.kind, std::slice::from_ref(&resource));
+    output::result(args.output.format, &resource, show)
+}
+
+/// Shows the resources of a kind that the selector chooses.
+pub(crate) async fn all(
+    kind: Kind,
+    selector: Option<Selector>,
+    output: OutputArgs,
+    connection: ConnectionArgs,
+) -> Result<(), Failure> {
+    let resources = connection.client()?.list(kind, selector.as_ref()).await?;
+    output::list(output.format, &resources, || match resources.as_slice() {
+        [] => format!("there are no {}\n", kind.plural()),
+        some => table(kind, some),
     })
 }
 
 fn table(kind: Kind, resources: &[Resource]) -> String {
     let header: &[&str] = match kind {
-        Kind::Network => &["NAME", "SUBNETS", "GATEWAYS", "MTU", "VNI", "ROUTER", "PORTS"],
+        Kind::Network => &["NAME", "SUBNETS", "GATEWAYS", "MTU", "VNI", "ROUTER", "PORTS", "WARNINGS"],
+        Kind::Router => mesh::ROUTER_COLUMNS,
         Kind::Workload => &[
             "NAME",
             "HOST",
@@ -60,24 +70,25 @@ fn table(kind: Kind, resources: &[Resource]) -> String {
             "DROPPED",
             "FAULTS",
         ],
-        Kind::Host => &["NAME", "CONNECTED", "REVISION", "WANTED", "PORTS", "UP", "VERSION", "ERROR"],
+        Kind::Host => mesh::HOST_COLUMNS,
         Kind::Group => firewall::GROUP_COLUMNS,
         Kind::FirewallPolicy => firewall::POLICY_COLUMNS,
     };
     let rows = resources.iter().flat_map(|resource| match resource {
-        Resource::Network(network) => vec![network_row(network).into()],
+        Resource::Network(network) => vec![network_row(network)],
+        Resource::Router(router) => vec![mesh::router_row(router)],
         Resource::Workload(workload) => workload_rows(workload),
-        Resource::Host(host) => vec![host_row(host)],
+        Resource::Host(host) => vec![mesh::host_row(host)],
         Resource::Group(group) => vec![firewall::group_row(group)],
         Resource::FirewallPolicy(policy) => vec![firewall::policy_row(policy)],
     });
     output::table(header, rows.collect())
 }
 
-fn network_row(network: &Network) -> Vec<String> {
+fn network_row(network: &Network) -> Row {
     let Network { name, spec, .. } = network;
     let report = network.status.clone().unwrap_or_default();
-    vec![
+    let cells = vec![
         name.clone(),
         or_dash(join(&spec.subnets)),
         or_dash(join(&report.gateways)),
@@ -85,7 +96,9 @@ fn network_row(network: &Network) -> Vec<String> {
         report.vni.to_string(),
         spec.router.clone().unwrap_or_else(|| "-".to_owned()),
         report.ports.to_string(),
-    ]
+        or_dash(report.warnings.join("; ")),
+    ];
+    Row { cells, alarm: !report.warnings.is_empty() }
 }
 
 fn workload_rows(workload: &Workload) -> Vec<Row> {
@@ -118,22 +131,6 @@ fn workload_rows(workload: &Workload) -> Vec<Row> {
         Row { cells: row, alarm: !report.zip(status.as_ref()).is_some_and(port::is_sound) }
     });
     rows.collect()
-}
-
-fn host_row(host: &Host) -> Row {
-    let report = host.status.clone().unwrap_or_default();
-    let alarm = !report.connected || report.error.is_some();
-    let cells = vec![
-        host.name.clone(),
-        if report.connected { "yes" } else { "no" }.to_owned(),
-        report.revision.to_string(),
-        report.wanted.to_string(),
-        report.ports.to_string(),
-        report.ports_up.to_string(),
-        report.version.unwrap_or_else(|| "-".to_owned()),
-        report.error.unwrap_or_else(|| "-".to_owned()),
-    ];
-    Row { cells, alarm }
 }
 
 /// Values with commas between them.

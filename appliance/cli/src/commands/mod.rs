@@ -9,7 +9,9 @@ pub(crate) mod describe;
 pub(crate) mod firewall;
 pub(crate) mod flows;
 pub(crate) mod get;
+pub(crate) mod hosts;
 pub(crate) mod manager;
+pub(crate) mod mesh;
 pub(crate) mod port;
 pub(crate) mod token;
 pub(crate) mod trace;
@@ -33,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Agent(args) => in_service(agent::run(args)),
         Command::Apply(args) => once(apply::run(args)),
         Command::Get(args) => once(get::run(args)),
+        Command::Hosts(args) => once(hosts::run(args)),
         Command::Describe(args) => once(describe::run(args)),
         Command::Delete(args) => once(delete::run(args)),
         Command::Watch(args) => once(watch::run(args)),

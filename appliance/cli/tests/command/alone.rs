@@ -58,7 +58,7 @@ fn bash_accepts_its_completion_script() {
 fn a_wrong_command_line_ends_with_2_and_says_what_would_be_right() {
     for (arguments, word) in [
         (&["frobnicate"][..], "frobnicate"),
-        (&["get", "cats"], "networks, workloads, hosts, groups and firewallpolicies"),
+        (&["get", "cats"], "networks, routers, workloads, hosts, groups and firewallpolicies"),
         (&["apply"], "--file"),
         (&["get", "hosts", "-l", "a b"], "key=value"),
         (&["delete", "network"], "<NAME>"),

@@ -36,6 +36,10 @@ spec:
   rules:
     - { name: https, direction: in, action: allow, services: [https, tcp/8443-8450], log: true }
     - { name: rest, direction: in, action: reject, from: [any] }
+---
+kind: Router
+name: shop
+spec: { routes: [{ to: 203.0.113.0/24, via: 10.0.1.11 }] }
 ";
 
 fn up() -> (tempfile::TempDir, Service) {
@@ -69,7 +73,7 @@ fn what_get_prints_as_yaml_or_json_applies_again_unchanged() {
     up.apply(SHOP);
     up.apply(WALL);
     for format in ["yaml", "json"] {
-        for kind in ["networks", "workloads", "hosts", "groups", "policies"] {
+        for kind in ["networks", "routers", "workloads", "hosts", "groups", "policies"] {
             let text = up.run(&["get", kind, "-o", format]).good();
             let said = up.run_with(&["apply", "-f", "-"], &text).good();
             assert!(said.contains("unchanged") && said.contains("nothing to change"), "{text}\n{said}");
@@ -90,6 +94,8 @@ fn get_and_describe_show_what_is_declared_and_what_is() {
     }
     assert!(up.run(&["describe", "network", "blue"]).good().contains("web-1.eth0"));
     assert!(up.run(&["describe", "host", "host-a"]).good().contains("up to date"));
+    assert_eq!(up.run(&["hosts"]).good(), up.run(&["get", "hosts"]).good());
+    assert!(up.run(&["hosts"]).good().contains("host-a  agent"));
     let port = &up.json(&["get", "workload", "web-1"])["status"]["ports"][0];
     assert_eq!(port["fromGuest"]["packets"], 0);
     assert_eq!(up.json(&["get", "workloads", "-l", "app=shop,tier!=db"])[0]["name"], "web-1");

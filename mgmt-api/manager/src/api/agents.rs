@@ -141,6 +141,7 @@ pub(super) async fn status(
         let status: HostStatus = document::read_value(&body)?;
         check_host(&status.host)?;
         manager.ensure_host(&asked, &status.host)?;
+        manager.hear(&asked, &status)?;
         manager.board.post(&manager.state(), status, SystemTime::now());
         Ok(())
     })

@@ -31,7 +31,7 @@ pub(super) struct ListQuery {
 #[utoipa::path(
     get, path = "/v1/{kind}", tag = "resources", operation_id = "listResources",
     params(
-        ("kind" = String, Path, description = "networks, workloads, hosts, groups or firewallpolicies"),
+        ("kind" = String, Path, description = "networks, routers, workloads, hosts, groups or firewallpolicies"),
         ("labels" = Option<String>, Query, description = "Only those with these labels: key=value, key!=value, key or !key, separated by commas"),
     ),
     responses((status = 200, description = "The resources", body = ResourceList), (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json")),
@@ -65,7 +65,7 @@ pub(super) async fn list(
 /// Reads one resource, with its status.
 #[utoipa::path(
     get, path = "/v1/{kind}/{name}", tag = "resources", operation_id = "readResource",
-    params(("kind" = String, Path, description = "networks, workloads, hosts, groups or firewallpolicies"), ("name" = String, Path, description = "Name of the resource")),
+    params(("kind" = String, Path, description = "networks, routers, workloads, hosts, groups or firewallpolicies"), ("name" = String, Path, description = "Name of the resource")),
     responses(
         (status = 200, description = "The resource", body = Resource, headers(("ETag" = String, description = "Its revision, for If-Match"))),
         (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json"),
@@ -86,7 +86,7 @@ pub(super) async fn read(
 #[utoipa::path(
     put, path = "/v1/{kind}/{name}", tag = "resources", operation_id = "replaceResource",
     params(
-        ("kind" = String, Path, description = "networks, workloads, hosts, groups or firewallpolicies"), ("name" = String, Path, description = "Name of the resource"),
+        ("kind" = String, Path, description = "networks, routers, workloads, hosts, groups or firewallpolicies"), ("name" = String, Path, description = "Name of the resource"),
         ("If-Match" = Option<String>, Header, description = "Only if it is at this revision, as ETag said"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if it does not exist"),
     ),
@@ -117,7 +117,7 @@ pub(super) async fn replace(
 #[utoipa::path(
     patch, path = "/v1/{kind}/{name}", tag = "resources", operation_id = "patchResource",
     params(
-        ("kind" = String, Path, description = "networks, workloads, hosts, groups or firewallpolicies"), ("name" = String, Path, description = "Name of the resource"),
+        ("kind" = String, Path, description = "networks, routers, workloads, hosts, groups or firewallpolicies"), ("name" = String, Path, description = "Name of the resource"),
         ("If-Match" = Option<String>, Header, description = "Only if it is at this revision, as ETag said"),
     ),
     request_body(description = "Members to change; null removes one", content((serde_json::Value = "application/merge-patch+json"))),
@@ -149,7 +149,7 @@ pub(super) async fn patch(
 #[utoipa::path(
     delete, path = "/v1/{kind}/{name}", tag = "resources", operation_id = "deleteResource",
     params(
-        ("kind" = String, Path, description = "networks, workloads, hosts, groups or firewallpolicies"), ("name" = String, Path, description = "Name of the resource"),
+        ("kind" = String, Path, description = "networks, routers, workloads, hosts, groups or firewallpolicies"), ("name" = String, Path, description = "Name of the resource"),
         ("If-Match" = Option<String>, Header, description = "Only if it is at this revision, as ETag said"),
     ),
     responses((status = 200, description = "It is gone", body = Applied), (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json")),
@@ -211,8 +211,9 @@ fn tag(entry: &Entry) -> String {
 
 fn kind(text: &str) -> Result<Kind, Refused> {
     Kind::ALL.into_iter().find(|kind| kind.plural() == text).ok_or_else(|| {
-        let mistake = Mistake::new("kind", text, "networks, workloads, hosts, groups or firewallpolicies")
-            .detail("there is no such kind of resource, nor another address of this name");
+        let mistake =
+            Mistake::new("kind", text, "networks, routers, workloads, hosts, groups or firewallpolicies")
+                .detail("there is no such kind of resource, nor another address of this name");
         Problem::of(ProblemKind::NotFound, vec![mistake]).into()
     })
 }

@@ -12,7 +12,7 @@ mod yaml;
 use std::sync::Arc;
 
 use mgmt_types::{
-    FirewallPolicy, Group, Host, Kind, Mistake, Network, Problem, ProblemKind, Resource, Workload,
+    FirewallPolicy, Group, Host, Kind, Mistake, Network, Problem, ProblemKind, Resource, Router, Workload,
 };
 use serde::Deserialize;
 
@@ -297,6 +297,7 @@ fn resource(root: &Node) -> Result<Resource, Mistake> {
     let body = root.without("kind");
     let resource = match kind {
         Kind::Network => deserialize::from_node::<Network>(&body).map(Resource::Network),
+        Kind::Router => deserialize::from_node::<Router>(&body).map(Resource::Router),
         Kind::Workload => deserialize::from_node::<Workload>(&body).map(Resource::Workload),
         Kind::Host => deserialize::from_node::<Host>(&body).map(Resource::Host),
         Kind::Group => deserialize::from_node::<Group>(&body).map(Resource::Group),
@@ -314,7 +315,7 @@ fn identity(root: &Node) -> Result<(Kind, String), Mistake> {
         return Err(Mistake::new("", root.describe(), "a mapping with kind, name and spec")
             .detail("a document is not a resource"));
     };
-    let kinds = "Network, Workload, Host, Group or FirewallPolicy";
+    let kinds = "Network, Router, Workload, Host, Group or FirewallPolicy";
     let kind = match root.member("kind") {
         None => return Err(missing("kind", kinds)),
         Some(Node { value: Value::String(text), .. }) => Kind::ALL

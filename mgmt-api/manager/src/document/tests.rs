@@ -69,7 +69,7 @@ fn each_mistake_has_line_field_got_and_expected() {
             "kind",
             6,
             "Workloads",
-            "Network, Workload, Host, Group or FirewallPolicy",
+            "Network, Router, Workload, Host, Group or FirewallPolicy",
         ),
         ("labels: { app: shop", "labels: { app: [shop]", "labels.app", 8, "a list", "a string"),
     ];

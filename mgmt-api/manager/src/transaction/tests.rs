@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::net::Ipv4Addr;
 
-use mgmt_types::{Attach, Network, Peer, agent};
+use mgmt_types::{Attach, Network, Peer, Route, agent};
 use proptest::prelude::*;
 
 use super::*;
@@ -127,6 +127,34 @@ fn each_mistake_between_resources_names_line_field_got_and_expected() {
             "10.0.1.11",
             "a choice that leaves 10.0.1.11",
         ),
+        (
+            "kind: Router\nname: shop\nspec:\n  routes:\n  - to: 10.0.1.64/26\n    via: 10.0.2.9\n".to_owned(),
+            "spec.routes[0].to",
+            5,
+            "10.0.1.64/26",
+            "a range outside 10.0.1.0/24 of Network/blue",
+        ),
+        (
+            "kind: Router\nname: shop\nspec:\n  routes:\n  - to: 0.0.0.0/0\n    via: 10.0.3.9\n".to_owned(),
+            "spec.routes[0].via",
+            6,
+            "10.0.3.9",
+            "a host address of a network of the router: 10.0.1.0/24, fd00:1::/64, 10.0.2.0/24",
+        ),
+        (
+            "kind: Router\nname: shop\nspec:\n  routes:\n  - to: 0.0.0.0/0\n    via: 10.0.2.1\n".to_owned(),
+            "spec.routes[0].via",
+            6,
+            "10.0.2.1",
+            "the address of a port; it is a gateway of Network/red",
+        ),
+        (
+            "kind: Host\nname: b\nspec:\n  underlay: [192.0.2.8, 192.0.2.1]\n---\nkind: Host\nname: a\nspec: { underlay: [192.0.2.1] }\n".to_owned(),
+            "spec.underlay[1]",
+            4,
+            "192.0.2.1",
+            "an address no host has; Host/a has it",
+        ),
         ("kind: Network\nname: Green\nspec:\n  subnets: []\n".to_owned(), "name", 2, "Green", "letters a-z"),
         (
             format!("kind: Network\nname: {}\nspec:\n  subnets: []\n", "x".repeat(64)),
@@ -178,6 +206,40 @@ fn what_is_in_use_cannot_be_deleted_unless_its_users_go_too() {
     let all = plan(&state, &deletions(BASE)).unwrap();
     assert_eq!(all.state.networks.len() + all.state.workloads.len() + all.state.hosts.len(), 0);
     assert!(all.outcomes.iter().all(|outcome| outcome.change == Change::Deleted));
+}
+
+#[test]
+fn a_network_stays_as_a_route_through_it_needs_it() {
+    let route = "kind: Router\nname: shop\nspec: { routes: [{ to: 0.0.0.0/0, via: 10.0.2.9 }] }\n";
+    let state = plan(&state_of(BASE), &wishes(route)).unwrap().state;
+    let problem = plan(&state, &deletions("kind: Network\nname: red\n")).unwrap_err();
+    assert!(problem.is(ProblemKind::InUse), "{problem}");
+    assert!(problem.detail.contains("the route to 0.0.0.0/0 of Router/shop"), "{problem}");
+    for (spec, field) in [
+        ("{ subnets: [10.0.3.0/24], router: shop, vni: 9 }", "spec.subnets"),
+        ("{ subnets: [10.0.2.0/24], router: other, vni: 9 }", "spec.subnets"),
+        ("{ subnets: [10.0.2.0/24], router: shop, vni: 9, gateways: [10.0.2.9] }", "spec.gateways"),
+    ] {
+        let problem =
+            plan(&state, &wishes(&format!("kind: Network\nname: red\nspec: {spec}\n"))).unwrap_err();
+        assert_eq!(problem.first.field.as_deref(), Some(field), "{problem}");
+        assert_eq!(problem.first.resource.as_deref(), Some("Network/red"), "{problem}");
+        let expected = problem.first.expected.as_deref().unwrap_or_default();
+        assert!(expected.contains("leaves Router/shop its route to 0.0.0.0/0 through 10.0.2.9"), "{problem}");
+    }
+    let both = deletions("kind: Network\nname: red\n---\nkind: Router\nname: shop\n");
+    assert!(plan(&state, &both).is_ok(), "together they may go");
+}
+
+#[test]
+fn two_ports_of_an_external_host_may_claim_one_device() {
+    let tap = "      attach: { tap: { device: tap0 } }";
+    let text = format!(
+        "kind: Host\nname: ext\nspec: {{ kind: external, underlay: [192.0.2.9] }}\n---\n{}\n---\n{}",
+        workload("a", "ext", "blue", tap),
+        workload("b", "ext", "blue", tap)
+    );
+    plan(&state_of(BASE), &wishes(&text)).unwrap();
 }
 
 #[test]
@@ -338,6 +400,8 @@ impl Model {
                     }
                     next.resources.remove(&key);
                 }
+                // Changes no resource.
+                Wish::Note(_) => {}
             }
         }
         if !next.is_sound() {
@@ -397,6 +461,19 @@ impl Model {
         }
         let mut used = Vec::new();
         for resource in self.resources.values() {
+            match resource {
+                Resource::Host(host) => {
+                    used.extend(host.spec.underlay.iter().map(|address| format!("underlay {address}")));
+                }
+                Resource::Router(router) => {
+                    if !router.spec.routes.iter().all(|route| self.leads_out(&router.name, route, range)) {
+                        return false;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for resource in self.resources.values() {
             let Resource::Workload(workload) = resource else { continue };
             if !self.resources.contains_key(&(Kind::Host, workload.spec.host.clone())) {
                 return false;
@@ -429,13 +506,35 @@ impl Model {
                     used.push(format!("{} address {address}", port.network));
                 }
                 used.push(format!("{} mac {:?}", port.network, port.mac));
-                if let Some(Attach::Tap(tap)) = &port.attach {
+                let host = self.resources.get(&(Kind::Host, workload.spec.host.clone()));
+                let ours = matches!(host, Some(Resource::Host(host)) if host.spec.kind.is_agent());
+                if let Some(Attach::Tap(tap)) = &port.attach
+                    && ours
+                {
                     used.push(format!("{} tap {}", workload.spec.host, tap.device));
                 }
             }
         }
         used.sort();
         used.windows(2).all(|pair| pair[0] != pair[1])
+    }
+
+    /// Whether an IPv4 route leads out of the router's networks, through what could be a port of one of them.
+    fn leads_out(&self, router: &str, route: &Route, range: impl Fn(ipnet::IpNet) -> (u32, u32)) -> bool {
+        let std::net::IpAddr::V4(via) = route.via else { return false };
+        let (to, via) = (range(route.to), via.to_bits());
+        let mut through = false;
+        for network in self.networks().into_iter().filter(|n| n.spec.router.as_deref() == Some(router)) {
+            for subnet in &network.spec.subnets {
+                let (first, last) = range(*subnet);
+                if first <= to.0 && to.1 <= last {
+                    return false;
+                }
+                let is_gateway = network.spec.gateways.is_none() && via == first + 1;
+                through |= first < via && via < last && !is_gateway;
+            }
+        }
+        through
     }
 }
 
@@ -465,8 +564,41 @@ fn workload_text() -> impl Strategy<Value = String> {
 }
 
 fn host_text() -> impl Strategy<Value = String> {
-    (0..3, prop::bool::ANY).prop_map(|(h, label)| {
-        format!("kind: Host\nname: h{h}\n{}", if label { "labels: { a: b }\n" } else { "" })
+    let label = prop::sample::select(vec!["", "labels: { a: b }\n"]);
+    let spec = prop::sample::select(vec![
+        "",
+        "spec: { underlay: [192.0.2.1] }\n",
+        "spec: { underlay: [192.0.2.2], underlayMtu: 1400 }\n",
+        "spec: { kind: external, underlay: [192.0.2.1] }\n",
+    ]);
+    (0..3, label, spec).prop_map(|(h, label, spec)| format!("kind: Host\nname: h{h}\n{label}{spec}"))
+}
+
+fn router_text() -> impl Strategy<Value = String> {
+    let to = prop::sample::select(vec!["0.0.0.0/0", "10.0.0.0/16", "10.0.0.64/26", "198.51.100.0/24"]);
+    let via = prop::sample::select(vec!["10.0.0.3", "10.0.0.127", "10.0.1.1", "10.0.1.2"]);
+    let routes = prop::collection::vec((to, via), 0..2).prop_map(|routes| {
+        let routes: Vec<String> =
+            routes.into_iter().map(|(to, via)| format!("{{ to: {to}, via: {via} }}")).collect();
+        routes.join(", ")
+    });
+    (prop::sample::select(vec!["r", "s"]), routes)
+        .prop_map(|(name, routes)| format!("kind: Router\nname: {name}\nspec: {{ routes: [{routes}] }}\n"))
+}
+
+/// What a host says of itself, and that a move is over.
+fn note() -> impl Strategy<Value = Note> {
+    (prop::bool::ANY, 0..4u16).prop_map(|(says, n)| match says {
+        true => Note::Underlay {
+            host: format!("h{}", n % 3),
+            told: Underlay {
+                // No other host says so, or is declared to have it.
+                addresses: vec![format!("192.0.2.1{n}").parse().unwrap()],
+                port: 6081,
+                mtu: 1400 + 100 * n,
+            },
+        },
+        false => Note::Settled { workload: format!("w{n}") },
     })
 }
 
@@ -496,7 +628,8 @@ fn policy_text() -> impl Strategy<Value = String> {
 
 fn transaction() -> impl Strategy<Value = Vec<(bool, String)>> {
     let text = prop_oneof![
-        3 => network_text(), 4 => workload_text(), 1 => host_text(), 2 => group_text(), 2 => policy_text()
+        3 => network_text(), 4 => workload_text(), 2 => host_text(), 1 => router_text(), 2 => group_text(),
+        2 => policy_text()
     ];
     prop::collection::vec((prop::bool::weighted(0.2), text), 1..4)
 }
@@ -572,6 +705,25 @@ fn check_slice(state: &State, host: &str) {
         .collect();
     let ports = state.workloads.values().flat_map(|entry| compile::ports(state, entry));
     let ports: Vec<_> = ports.filter(|port| networks.contains(&port.network)).collect();
+    for network in &slice.networks {
+        let spec = &state.networks[&network.name].resource.spec;
+        let alike = slice.networks.iter().filter(|other| match &network.router {
+            Some(router) => other.router.as_ref() == Some(router),
+            None => other.name == network.name,
+        });
+        let domain: Vec<_> = alike.map(|other| &other.name).collect();
+        let narrowest = slice
+            .hosts
+            .iter()
+            .filter(|host| {
+                !host.underlay.is_empty()
+                    && ports.iter().any(|port| port.host == host.name && domain.contains(&&port.network))
+            })
+            .map(|host| host.mtu)
+            .min();
+        assert_eq!(spec.mtu, mgmt_types::Mtu::Auto);
+        assert_eq!(network.mtu, narrowest.map_or(1500, |mtu| ((mtu - 143) / 10 * 10).max(1280)));
+    }
     let mut hosts: BTreeSet<&str> = ports.iter().map(|port| port.host.as_str()).collect();
     hosts.extend(ports.iter().filter_map(|port| port.moved_from.as_deref()));
     hosts.insert(host);
@@ -628,18 +780,41 @@ fn check_slice(state: &State, host: &str) {
     }
 }
 
+/// A host whose slice differs, and no other, has something to do.
+fn check_told(before: &State, plan: &Plan, why: &dyn std::fmt::Debug) -> Result<(), TestCaseError> {
+    for host in plan.state.hosts.keys() {
+        if !plan.state.runs_agent(host) {
+            prop_assert!(!plan.hosts.contains(host), "{host} has nobody who could be told");
+            continue;
+        }
+        let (mut old, mut new) = (compile::slice(before, host), compile::slice(&plan.state, host));
+        (old.revision, new.revision) = (0, 0);
+        if old != new {
+            prop_assert!(plan.hosts.contains(host), "{host} is not told: {why:#?}");
+            prop_assert_eq!(compile::slice(&plan.state, host).revision, plan.state.revision);
+        } else {
+            let told = plan.hosts.contains(host) && before.hosts.contains_key(host);
+            prop_assert!(!told, "{host} is told for nothing: {why:#?}");
+        }
+        check_slice(&plan.state, host);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn transactions_agree_with_a_slow_model(transactions in prop::collection::vec(transaction(), 1..20)) {
+    fn transactions_agree_with_a_slow_model(
+        transactions in prop::collection::vec((transaction(), prop::option::of(note())), 1..20),
+    ) {
         let mut model = Model::default();
         let start = "kind: Host\nname: h0\n---\nkind: Host\nname: h1\n---\nkind: Host\nname: h2\n---\nkind: Network\nname: n0\nspec: { subnets: [10.0.0.0/25] }\n";
         prop_assert!(model.apply(&wishes(start)));
         let mut state = state_of(start);
         let mut ports: HashMap<u32, (String, String)> = HashMap::new();
         let mut given = Given::default();
-        for transaction in &transactions {
+        for (transaction, note) in &transactions {
             let wishes = parse(transaction);
             let before = model.clone();
             let accepted = model.apply(&wishes);
@@ -661,19 +836,7 @@ proptest! {
                         }
                     }
                     prop_assert_eq!(&replayed, &plan.state);
-                    // A host whose slice differs, and no other, has something to do.
-                    for host in plan.state.hosts.keys() {
-                        let (mut old, mut new) = (compile::slice(&state, host), compile::slice(&plan.state, host));
-                        (old.revision, new.revision) = (0, 0);
-                        if old != new {
-                            prop_assert!(plan.hosts.contains(host), "{host} is not told");
-                            prop_assert_eq!(compile::slice(&plan.state, host).revision, plan.state.revision);
-                        } else {
-                            let told = plan.hosts.contains(host) && state.hosts.contains_key(host);
-                            prop_assert!(!told, "{host} is told for nothing: {transaction:#?}");
-                        }
-                        check_slice(&plan.state, host);
-                    }
+                    check_told(&state, &plan, transaction)?;
                     state = plan.state;
                     given.check(&state);
                 }
@@ -681,6 +844,11 @@ proptest! {
                     prop_assert!(!accepted, "refused {transaction:#?}\non {before:#?}\n{problem}");
                     prop_assert!(!problem.detail.is_empty());
                 }
+            }
+            if let Some(note) = note {
+                let plan = plan(&state, &[Wish::Note(note.clone())]).unwrap();
+                check_told(&state, &plan, note)?;
+                state = plan.state;
             }
             let resources: BTreeMap<_, _> = Kind::ALL.into_iter().flat_map(|kind| state.list(kind))
                 .map(|entry| ((entry.kind(), entry.name().to_owned()), entry.resource().desired())).collect();

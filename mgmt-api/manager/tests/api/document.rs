@@ -83,7 +83,7 @@ async fn answers_are_as_described() {
     let server = Server::start().await;
     server.apply(crate::server::BASE).await;
     server
-        .apply("kind: Group\nname: all\nspec: { name: '*', match: exists app, cidrs: [10.0.0.0/8] }\n")
+        .apply("kind: Router\nname: shop\nspec: { routes: [{ to: 192.0.2.0/24, via: 10.0.1.99 }] }\n---\nkind: Group\nname: all\nspec: { name: '*', match: exists app, cidrs: [10.0.0.0/8] }\n")
         .await;
     let check = |name: &str, value: &Value| {
         let validator = jsonschema::draft202012::new(&schema(name)).unwrap();
@@ -99,6 +99,8 @@ async fn answers_are_as_described() {
         ("/v1/networks/blue", "Network"),
         ("/v1/hosts/host-a", "Host"),
         ("/v1/groups", "ResourceList"),
+        ("/v1/routers", "ResourceList"),
+        ("/v1/routers/shop", "Router"),
         ("/v1/firewallpolicies", "ResourceList"),
         ("/v1/groups/all", "Group"),
         ("/v1/firewallpolicies/baseline", "FirewallPolicy"),

@@ -66,7 +66,7 @@ fn cases() -> Vec<Case> {
             "kind: Netwerk\nname: a\n",
             INVALID,
             ("kind", 1),
-            "Network, Workload, Host, Group or FirewallPolicy",
+            "Network, Router, Workload, Host, Group or FirewallPolicy",
         ),
         case(
             "a field that is missing",
