@@ -105,8 +105,8 @@ fn judge_alone(
         Way::One(target) if target.port.is_judged() => return Ok(Alone::Tracked(packet, cut)),
         Way::One(target) => target,
     };
-    if let Packet::Ip(ip) = &packet {
-        target.finish(context, frame, ip);
+    if let Packet::Ip(ip) = packet {
+        target.finish(context, frame, &ip);
     }
     Ok(Alone::Decided(Verdict::Deliver(target.index)))
 }

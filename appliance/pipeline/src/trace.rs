@@ -161,7 +161,7 @@ fn follow(
         return Ok(());
     }
     let mut lane = Lane::default();
-    lane.fill(context, frame, ip, cut).map_err(at)?;
+    lane.fill(context, frame, &ip, cut).map_err(at)?;
     trace.key = Some(lane.flow_key());
     let target = resolve(context, frame, &ip).map_err(at)?;
     trace.route(&target);

@@ -113,11 +113,12 @@ pub(crate) fn enter(
     work: &mut Workspace,
 ) -> Verdict {
     let ip = match packet {
-        Packet::Ip(ip) if !header::to_group(frame.head) => *ip,
+        // Looked at where it lies: a copy that was just made in pieces would be waited for.
+        Packet::Ip(ip) if !header::to_group(frame.head) => ip,
         _ => return for_many(context, frame, packet, &cut, &mut work.report),
     };
     if ip.fragment != Fragment::Whole {
-        match fragmented::admit(context, place, frame, &ip, work) {
+        match fragmented::admit(context, place, frame, ip, work) {
             Ok(None) => {}
             Ok(Some(verdict)) => return verdict,
             Err(reason) => return context.dropped(reason, frame, &mut work.report),
@@ -141,10 +142,10 @@ impl Lane {
         &mut self,
         context: &Context<'_>,
         frame: &Frame<'_>,
-        ip: Ip,
+        ip: &Ip,
         cut: Cut,
     ) -> Result<(), DropReason> {
-        (self.ip, self.cut) = (ip, cut);
+        (self.ip, self.cut) = (*ip, cut);
         let ports = match (ip.protocol, ip.fragment) {
             (ipv4::TCP, Fragment::Whole) => {
                 self.kind = Kind::Tcp;
