@@ -4,6 +4,7 @@
 //! how hosts fare. A request goes this way: `serve` (TLS, limits) → `api` (who, what) → `document` (text to resources,
 //! with places) → `transaction` (state and wishes to the next state, pure) → `store` (on disk) → watchers and hosts.
 
+mod admission;
 mod api;
 mod board;
 mod certificate;
@@ -27,6 +28,7 @@ mod testing;
 mod token;
 mod transaction;
 
+pub use admission::Admission;
 pub use certificate::CertificateError;
 pub use files::FileError;
 pub use serve::{ADMIN_FILE, AGENT_FILE, CA_FILE, Config, Running, ServeError, serve};

@@ -1,10 +1,9 @@
 //! The server: TLS connections in bounded number, each with bounded time to say what it wants.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
@@ -18,10 +17,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::admission::{self, Admission, Sources};
 use crate::api::{self, Context, Peer};
 use crate::certificate::{self, CertificateError, Certifier};
 use crate::files::{self, FileError};
-use crate::limiter;
 use crate::manager::{Manager, Request};
 use crate::store::{Embedded, Limits, StoreError};
 use crate::token;
@@ -35,6 +34,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Names and addresses clients use, beyond `localhost`, the machine's name and the listening address.
     pub names: Vec<String>,
+    /// How many connections there may be.
+    pub admission: Admission,
 }
 
 /// Why a manager did not start.
@@ -137,10 +138,6 @@ pub const ADMIN_FILE: &str = "admin.token";
 /// The first agent token within the state directory.
 pub const AGENT_FILE: &str = "agent.token";
 
-/// Connections at once. Agents and watchers keep one each; the rest come and go.
-const CONNECTIONS: usize = 1024;
-/// Connections of one source at once, so that one stranger cannot keep all others out.
-const CONNECTIONS_OF_ONE: usize = 256;
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time for the head of a request, and for a connection to be idle.
@@ -160,6 +157,8 @@ const SETTLING: Duration = Duration::from_secs(10);
 pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let directory = config.state_dir.clone();
     let listen = config.listen;
+    let sources = Sources::new(config.admission);
+    admission::allow_descriptors(config.admission);
     let opened = tokio::task::spawn_blocking(move || open(&config)).await;
     let (manager, certifier, first_start) = match opened {
         Ok(result) => result?,
@@ -172,7 +171,7 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let (stopping, stopped) = watch::channel(false);
     let router = api::router(Context::new(Arc::clone(&manager), stopped.clone()));
     let settling = settle(Arc::clone(&manager));
-    let server = Server { manager, router, tls, stopped };
+    let server = Server { manager, router, tls, sources, stopped };
     let task = tokio::spawn(async move {
         let renewal = renew(certifier);
         tokio::select! {
@@ -268,13 +267,13 @@ struct Server {
     manager: Arc<Manager>,
     router: Router,
     tls: TlsAcceptor,
+    sources: Sources,
     stopped: watch::Receiver<bool>,
 }
 
 impl Server {
     async fn accept(mut self, listener: TcpListener) {
         let mut connections = JoinSet::new();
-        let sources = Sources::default();
         let mut complained: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
@@ -284,9 +283,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let room = connections.len() < CONNECTIONS;
-                    let Some(held) = sources.enter(peer.ip()).filter(|_| room) else {
-                        // Closing at once tells the client; a queue would only make it wait for what it does not get.
+                    let Some(held) = self.sources.enter(peer.ip()) else {
                         self.manager.numbers.connections_refused.fetch_add(1, Ordering::Relaxed);
                         continue;
                     };
@@ -342,42 +339,6 @@ impl Server {
             }
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
-        }
-    }
-}
-
-/// Open connections by source.
-#[derive(Debug, Clone, Default)]
-struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One connection of a source; it counts until dropped.
-#[derive(Debug)]
-struct Held {
-    sources: Sources,
-    source: IpAddr,
-}
-
-impl Sources {
-    fn enter(&self, peer: IpAddr) -> Option<Held> {
-        let source = limiter::source(peer);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(source).or_default();
-        if *count >= CONNECTIONS_OF_ONE {
-            return None;
-        }
-        *count += 1;
-        Some(Held { sources: self.clone(), source })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.source);
-            }
         }
     }
 }

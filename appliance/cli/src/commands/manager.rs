@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use manager::{Config, Running};
+use manager::{Admission, Config, Running};
 
 use crate::directories::{self, StateDir};
 use crate::failure::Failure;
@@ -32,6 +32,12 @@ pub(crate) struct ManagerArgs {
     /// Further name or address that clients use, for the certificate; may be given several times
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// Connections at once, in all: two for each host, and some for people
+    #[arg(long, value_name = "N", default_value_t = Admission::default().connections)]
+    connections: usize,
+    /// Connections at once of one source; more when many hosts share an address
+    #[arg(long, value_name = "N", default_value_t = Admission::default().per_source)]
+    connections_per_source: usize,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -45,7 +51,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 /// Starts a manager in this process.
 pub(crate) async fn start(state_dir: &Path, args: &ManagerArgs) -> Result<Running, Failure> {
-    let config = Config { state_dir: state_dir.to_owned(), listen: args.listen, names: args.names.clone() };
+    let config = Config {
+        state_dir: state_dir.to_owned(),
+        listen: args.listen,
+        names: args.names.clone(),
+        admission: Admission { connections: args.connections, per_source: args.connections_per_source },
+    };
     let running = manager::serve(config).await.map_err(|error| refusal(&error, state_dir, args.listen))?;
     remember(state_dir, &running.url())?;
     Ok(running)

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manager::{Config, Running};
+use manager::{Admission, Config, Running};
 use mgmt_client::{Client, Endpoint};
 use mgmt_types::Role;
 use rustls::pki_types::pem::PemObject;
@@ -160,7 +160,12 @@ impl Server {
 }
 
 pub(crate) fn config(directory: &Path) -> Config {
-    Config { state_dir: directory.join("state"), listen: ([127, 0, 0, 1], 0).into(), names: Vec::new() }
+    Config {
+        state_dir: directory.join("state"),
+        listen: ([127, 0, 0, 1], 0).into(),
+        names: Vec::new(),
+        admission: Admission::default(),
+    }
 }
 
 fn parse(bytes: &[u8]) -> Answer {
