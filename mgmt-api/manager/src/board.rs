@@ -1,5 +1,6 @@
 //! What hosts last said about themselves. In memory only: it is told again within seconds of a restart.
 
+mod condition;
 mod firewall;
 mod router;
 mod underlay;
@@ -11,8 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus, RuleStatus};
 use mgmt_types::{
-    Enforced, HostReport, NetworkReport, PortReport, Realised, RealisedHost, RealisedState, Resource,
-    Revision, WorkloadReport,
+    Enforced, HostKind, HostReport, HostState, NetworkReport, PortReport, Realised, RealisedHost,
+    RealisedState, Resource, Revision, WorkloadReport,
 };
 
 use self::firewall::{Counted, Standing};
@@ -210,8 +211,14 @@ impl Board {
         let peer = compile::peer(entry);
         let paths = report.map(|report| report.status.peers.as_slice()).unwrap_or_default();
         let told = report.and_then(|report| report.status.underlay.as_ref());
+        let (condition, reasons) = match entry.resource.spec.kind {
+            HostKind::Agent => condition::of(report, now),
+            HostKind::External => (HostState::Ready, Vec::new()),
+        };
         HostReport {
             kind: entry.resource.spec.kind,
+            state: condition,
+            reasons,
             connected: report.is_some_and(|report| is_fresh(report, now)),
             last_seen: report.map(|report| humantime::format_rfc3339_seconds(report.seen).to_string()),
             version: report.map(|report| report.status.version.clone()),

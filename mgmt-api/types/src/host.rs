@@ -99,6 +99,12 @@ pub struct HostReport {
     /// Who carries packets there.
     #[serde(default)]
     pub kind: HostKind,
+    /// How it is; an external host counts as ready.
+    #[serde(default)]
+    pub state: HostState,
+    /// Why it is not ready, the most important reason first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
     /// True when it spoke within the last 15 seconds; an external host never does.
     pub connected: bool,
     /// When it last spoke, RFC 3339 in UTC; absent when never since the manager started.
@@ -140,6 +146,29 @@ pub struct HostReport {
     /// What somebody should look at, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// How a host is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HostState {
+    /// It speaks, and nothing is wrong with it.
+    Ready,
+    /// It speaks, and something is wrong with it.
+    Degraded,
+    /// It is silent. What it does goes on by what it was told last.
+    #[default]
+    Unreachable,
+}
+
+impl std::fmt::Display for HostState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Unreachable => "unreachable",
+        })
+    }
 }
 
 impl Host {

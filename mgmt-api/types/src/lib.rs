@@ -40,7 +40,7 @@ pub use expression::{MAX_MATCH, Match, MatchError, Subject};
 pub use firewall_policy::{BASELINE, FirewallPolicy, FirewallPolicySpec, PolicyReport, Rule, RuleReport};
 pub use glob::{Glob, GlobError};
 pub use group::{Group, GroupReport, GroupSpec};
-pub use host::{Host, HostKind, HostReport, HostSpec, MAX_UNDERLAY, is_underlay_address};
+pub use host::{Host, HostKind, HostReport, HostSpec, HostState, MAX_UNDERLAY, is_underlay_address};
 pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
 pub use network::{Mtu, Network, NetworkReport, NetworkSpec};

@@ -1,23 +1,13 @@
 //! Hosts and routers, as `get` and `describe` show them.
 
 use mgmt_types::agent::PeerStatus;
-use mgmt_types::{Host, HostKind, Router};
+use mgmt_types::{Host, HostKind, HostState, Router};
 
 use crate::commands::get::join;
 use crate::output::{self, Row, facts, or_dash};
 
 pub(crate) const HOST_COLUMNS: &[&str] = &[
-    "NAME",
-    "KIND",
-    "CONNECTED",
-    "REVISION",
-    "WANTED",
-    "PORTS",
-    "UP",
-    "UNDERLAY",
-    "MTU",
-    "PEERS",
-    "VERSION",
+    "NAME", "KIND", "STATE", "REVISION", "WANTED", "PORTS", "UP", "UNDERLAY", "MTU", "PEERS", "VERSION",
     "TROUBLE",
 ];
 
@@ -25,13 +15,13 @@ pub(crate) fn host_row(host: &Host) -> Row {
     let report = host.status.clone().unwrap_or_default();
     let is_ours = host.spec.kind.is_agent();
     let ours = |text: String| if is_ours { text } else { "-".to_owned() };
-    let trouble: Vec<String> = report.error.iter().chain(&report.warnings).cloned().collect();
+    let trouble: Vec<String> = report.reasons.iter().chain(&report.warnings).cloned().collect();
     let is_cut_off = report.peers_up < report.peers;
-    let alarm = is_ours && (!report.connected || is_cut_off) || !trouble.is_empty();
+    let alarm = is_ours && (report.state != HostState::Ready || is_cut_off) || !trouble.is_empty();
     let cells = vec![
         host.name.clone(),
         kind(host.spec.kind).to_owned(),
-        ours(yes_or_no(report.connected)),
+        ours(report.state.to_string()),
         ours(report.revision.to_string()),
         ours(report.wanted.to_string()),
         report.ports.to_string(),
@@ -69,7 +59,8 @@ pub(crate) fn host(host: &Host, labels: String) -> String {
     if host.spec.kind.is_agent() {
         let behind = if report.revision >= report.wanted { "up to date" } else { "behind" };
         lines.extend([
-            ("connected", yes_or_no(report.connected)),
+            ("state", report.state.to_string()),
+            ("why", or_dash(report.reasons.join("; "))),
             ("last seen", report.last_seen.unwrap_or_else(|| "-".to_owned())),
             ("version", report.version.unwrap_or_else(|| "-".to_owned())),
             ("realised", format!("revision {} of {} wanted, {behind}", report.revision, report.wanted)),
@@ -145,7 +136,7 @@ const fn kind(kind: HostKind) -> &'static str {
 mod tests {
     use super::*;
 
-    const HOST: &str = r#"{"name": "host-a", "status": {"connected": true, "revision": 3, "wanted": 3, "ports": 2,
+    const HOST: &str = r#"{"name": "host-a", "status": {"state": "ready", "connected": true, "revision": 3, "wanted": 3, "ports": 2,
         "portsUp": 2, "version": "1.0", "underlay": ["192.0.2.1"], "genevePort": 6081, "underlayMtu": 1500,
         "peers": 2, "peersUp": 1, "paths": [
         {"host": "host-b", "up": true, "address": "192.0.2.2", "pathMtu": 1500, "rttUs": 210,
@@ -158,7 +149,7 @@ mod tests {
         let row = host_row(&one);
         assert_eq!(
             row.cells,
-            ["host-a", "agent", "yes", "3", "3", "2", "2", "192.0.2.1", "1500", "1 of 2 up", "1.0", "-"]
+            ["host-a", "agent", "ready", "3", "3", "2", "2", "192.0.2.1", "1500", "1 of 2 up", "1.0", "-"]
         );
         assert!(row.alarm, "a peer does not answer");
         let text = host(&one, "-".into());
@@ -186,7 +177,7 @@ mod tests {
             ["ext", "external", "-", "-", "-", "1", "-", "192.0.2.9", "1500", "-", "-", "-"]
         );
         assert!(!row.alarm);
-        assert!(!host(&ext, "-".into()).contains("connected"));
+        assert!(!host(&ext, "-".into()).contains("state"));
     }
 
     #[test]
