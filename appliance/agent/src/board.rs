@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mgmt_types::agent::{Counters, HostStatus, Link, PeerStatus, PortStatus, Underlay};
+use mgmt_types::agent::{Counters, HostStatus, Link, PeerStatus, PortStatus, SyncStatus, Underlay};
 use pipeline::{DropReason, FlowTable, Instant, Port};
 use vhost_backend::features;
 
@@ -25,6 +25,8 @@ pub(crate) struct Board {
     state: Mutex<Notes>,
     /// Why there is no talk with the manager.
     silence: Mutex<Option<String>>,
+    /// What became of what the manager sent.
+    sync: Mutex<SyncStatus>,
     plane: Arc<Plane>,
     tally: Tally,
 }
@@ -53,7 +55,14 @@ pub(crate) struct Entry {
 
 impl Board {
     pub(crate) fn new(host: String, plane: Arc<Plane>) -> Self {
-        Self { host, state: Mutex::default(), silence: Mutex::default(), plane, tally: Tally::default() }
+        Self {
+            host,
+            state: Mutex::default(),
+            silence: Mutex::default(),
+            sync: Mutex::default(),
+            plane,
+            tally: Tally::default(),
+        }
     }
 
     pub(crate) fn write(&self, notes: Notes) {
@@ -63,6 +72,11 @@ impl Board {
     /// Notes why there is no talk with the manager, or that there is.
     pub(crate) fn set_silence(&self, why: Option<String>) {
         *self.silence.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Notes what became of what the manager sent.
+    pub(crate) fn set_sync(&self, sync: SyncStatus) {
+        *self.sync.lock().unwrap_or_else(PoisonError::into_inner) = sync;
     }
 
     /// The status now: links and counters are read as they are at this moment.
@@ -84,6 +98,7 @@ impl Board {
             version: env!("CARGO_PKG_VERSION").to_string(),
             revision: notes.revision,
             error: notes.error.or(silence),
+            sync: self.sync.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             ports: notes.ports.iter().map(port).collect(),
             rules: self.tally.rules(&world, &Clock::read()),
             underlay: notes.underlay,

@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Put this in force.
-    Slice(Box<Slice>),
+    Slice(Arc<Slice>),
     /// A port's link or rings changed.
     Changed,
     /// More is known of the ways to other hosts.
@@ -142,12 +142,17 @@ impl Control {
             Found::Corrupt(problem) => control.note_disk(problem),
         }
         match control.state.slice() {
-            Found::Content(slice) => control.put_in_force(slice, true),
+            Found::Content(slice) => control.put_in_force(Arc::new(slice), true),
             Found::Nothing => {}
             Found::Corrupt(problem) => control.note_disk(problem),
         }
         control.publish_status();
         control
+    }
+
+    /// The slice that is in force.
+    pub(crate) fn in_force(&self) -> Option<Arc<Slice>> {
+        self.in_force.clone()
     }
 
     /// Works until told to stop. Guests can reconnect to the next agent, and TAP devices stay.
@@ -165,7 +170,7 @@ impl Control {
                     if stop {
                         break;
                     }
-                    self.put_in_force(*slice, false);
+                    self.put_in_force(slice, false);
                     dirty = true;
                 }
                 Ok(Message::Changed) => {
@@ -204,7 +209,7 @@ impl Control {
     }
 
     /// Of several waiting slices only the last counts. True when told to stop meanwhile.
-    fn newest(&self, mut slice: Box<Slice>) -> (Box<Slice>, bool) {
+    fn newest(&self, mut slice: Arc<Slice>) -> (Arc<Slice>, bool) {
         for message in self.inbox.try_iter() {
             match message {
                 Message::Slice(newer) => slice = newer,
@@ -218,12 +223,11 @@ impl Control {
     }
 
     /// Compiles a slice and goes over to it; a wrong one changes nothing but the error shown.
-    fn put_in_force(&mut self, slice: Slice, kept: bool) {
-        if self.in_force.as_deref() == Some(&slice) {
+    fn put_in_force(&mut self, slice: Arc<Slice>, kept: bool) {
+        if self.in_force.as_ref() == Some(&slice) {
             self.refused = None;
             return;
         }
-        let slice = Arc::new(slice);
         // Its own ports come first, so that each of them has a number of its own.
         let here = slice.ports.iter().filter(|port| port.host == self.host);
         let there = slice.ports.iter().filter(|port| port.host != self.host);

@@ -18,6 +18,7 @@ mod deliver;
 mod directory;
 mod explain;
 mod flow_log;
+mod following;
 mod held;
 mod homes;
 mod housekeeper;

@@ -79,6 +79,16 @@ fn write_all(text: &mut String, status: &HostStatus) -> fmt::Result {
         Escaped(&status.host),
         u8::from(status.error.is_some())
     )?;
+    let sync = &status.sync;
+    head(text, "palisade_sync_total", "counter", "What became of slices and deltas the manager sent.")?;
+    for (outcome, count) in [
+        ("whole", sync.whole),
+        ("delta", sync.deltas),
+        ("unchanged", sync.unchanged),
+        ("refused", sync.refused),
+    ] {
+        writeln!(text, "palisade_sync_total{{outcome=\"{outcome}\"}} {count}")?;
+    }
     for (name, kind, help, value) in PER_PORT {
         head(text, name, kind, help)?;
         for port in &status.ports {
@@ -144,7 +154,7 @@ impl fmt::Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mgmt_types::agent::Counters;
+    use mgmt_types::agent::{Counters, SyncStatus};
 
     #[test]
     fn a_scrape_has_each_metric_once_with_help_and_type_before_its_values() {
@@ -163,13 +173,15 @@ mod tests {
             host: "a".into(),
             version: "1".into(),
             revision: 12,
-            error: None,
             ports: vec![port.clone(), PortStatus { port: "eth1".into(), link: Link::Waiting, ..port }],
+            sync: SyncStatus { deltas: 5, refused: 1, ..SyncStatus::default() },
             ..HostStatus::default()
         };
         let text = render(&status);
         for line in [
             "palisade_revision{host=\"a\"} 12",
+            "palisade_sync_total{outcome=\"delta\"} 5",
+            "palisade_sync_total{outcome=\"refused\"} 1",
             "palisade_port_up{workload=\"web-1\",port=\"eth\\\"0\"} 1",
             "palisade_port_up{workload=\"web-1\",port=\"eth1\"} 0",
             "palisade_port_to_guest_bytes_total{workload=\"web-1\",port=\"eth1\"} 400",
@@ -181,6 +193,6 @@ mod tests {
         let mut unique = types.clone();
         unique.dedup();
         assert_eq!(types, unique);
-        assert_eq!(types.len(), 24);
+        assert_eq!(types.len(), 25);
     }
 }

@@ -130,7 +130,7 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
     let (control, inbox) = channel();
     let board = Arc::new(Board::new(host.clone(), plane.clone()));
     let (report, reports) = watch::channel(board.status());
-    let thread = Control::start(Parts {
+    let at_work = Control::start(Parts {
         host: host.clone(),
         run_dir: run_dir.clone(),
         key,
@@ -143,9 +143,10 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
         inbox,
         outbox: control.clone(),
     });
+    let in_force = at_work.in_force();
     let thread = named("pal-control".into(), move || {
         let _abort = AbortOnPanic;
-        thread.run();
+        at_work.run();
     })?;
     threads.push(thread);
     stop_plane.disarm();
@@ -163,7 +164,7 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
     handle.housekeeper = Some(start_housekeeper(recorder.clone(), plane.clone())?);
     handle.prober = Some(start_prober(plane.clone(), control.clone())?);
     let answers = Answers { host: host.clone(), run_dir: run_dir.clone(), key, plane, recorder };
-    let talk = Talk { host, board, answers: Arc::new(answers), reports, control };
+    let talk = Talk { host, in_force, board, answers: Arc::new(answers), reports, control };
     let sync = Sync::start(talk, &run_dir.join("agent.sock"), source)?;
     handle.sync = Some(sync);
     Ok(handle)

@@ -15,6 +15,7 @@ use crate::answers::Answers;
 use crate::board::Board;
 use crate::config::Source;
 use crate::control::Message;
+use crate::following::Following;
 use crate::local_api;
 use crate::manager;
 use crate::run::RunError;
@@ -22,6 +23,8 @@ use crate::run::RunError;
 /// Whom the conversation is between.
 pub(crate) struct Talk {
     pub(crate) host: String,
+    /// The slice that is in force before the first word of a manager.
+    pub(crate) in_force: Option<Arc<Slice>>,
     pub(crate) board: Arc<Board>,
     pub(crate) answers: Arc<Answers>,
     pub(crate) reports: watch::Receiver<HostStatus>,
@@ -38,7 +41,7 @@ pub(crate) struct Sync {
 
 impl Sync {
     pub(crate) fn start(talk: Talk, socket: &Path, source: Source) -> Result<Self, RunError> {
-        let Talk { host, board, answers, reports, control } = talk;
+        let Talk { host, in_force, board, answers, reports, control } = talk;
         let at_socket = |source| RunError::Path { path: socket.to_path_buf(), source };
         let listener = local_api::listen(socket).map_err(at_socket)?;
         let resources = |source| RunError::Resources { what: "the runtime for HTTP", source };
@@ -58,7 +61,9 @@ impl Sync {
             let talk = async {
                 match source {
                     Source::Manager(endpoint) => {
-                        manager::follow(host, endpoint, reports, control, &talking, &answers).await
+                        let following = Following::new(host.clone(), in_force.as_deref());
+                        drop(in_force);
+                        manager::follow(host, following, endpoint, reports, control, &talking, &answers).await
                     }
                     Source::Channel { slices, status } => {
                         with_channel(slices, status, reports, control).await
@@ -96,7 +101,7 @@ async fn with_channel(
 ) {
     let receive = async {
         while let Some(slice) = slices.recv().await {
-            if control.send(Message::Slice(Box::new(slice))).is_err() {
+            if control.send(Message::Slice(Arc::new(slice))).is_err() {
                 break;
             }
         }

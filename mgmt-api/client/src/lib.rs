@@ -33,5 +33,5 @@ pub use apply::Document;
 pub use client::{Client, Endpoint, Timeouts};
 pub use error::Error;
 pub use events::Events;
-pub use questions::{AgentEvent, AgentEvents};
+pub use questions::{AgentEvent, AgentEvents, Follow};
 pub use resources::AuditQuery;

@@ -1,7 +1,7 @@
 //! Questions: asking hosts, and being asked.
 
 use http::{Method, StatusCode};
-use mgmt_types::agent::Slice;
+use mgmt_types::agent::{Slice, SliceDelta, SliceState, SliceVersion};
 use mgmt_types::question::{
     Asked, FlowEvent, FlowList, FlowQuery, Reply, TraceAnswer, TraceRequest, VerdictList, VerdictQuery,
 };
@@ -13,10 +13,28 @@ use crate::{Error, Events};
 /// What a manager tells a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentEvent {
-    /// All it has to do.
+    /// All it has to do, to who does not take deltas.
     Slice(Box<Slice>),
+    /// All it has to do, to who takes deltas.
+    State(Box<SliceState>),
+    /// What is different from now on.
+    Delta(Box<SliceDelta>),
+    /// It has the newest slice.
+    Unchanged(SliceVersion),
     /// A question, to be answered with [`Client::answer`].
     Asked(Box<Asked>),
+}
+
+/// In which form a host gets what it has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// Each time the whole slice.
+    Whole,
+    /// What is different, from the slice it `has` or else from a whole one on.
+    Deltas {
+        /// The slice it has.
+        has: Option<SliceVersion>,
+    },
 }
 
 /// A stream of [`AgentEvent`]s. Events that this version does not know are left out.
@@ -36,6 +54,9 @@ impl AgentEvents {
             };
             return Some(match event.name.as_str() {
                 "slice" | "problem" => self.0.read(&event).map(|slice| AgentEvent::Slice(Box::new(slice))),
+                "state" => self.0.read(&event).map(|state| AgentEvent::State(Box::new(state))),
+                "delta" => self.0.read(&event).map(|delta| AgentEvent::Delta(Box::new(delta))),
+                "unchanged" => self.0.read(&event).map(AgentEvent::Unchanged),
                 // A question of a kind that this version does not know is left to time out; the stream goes on.
                 "question" => match serde_json::from_str(&event.data) {
                     Ok(asked) => Ok(AgentEvent::Asked(Box::new(asked))),
@@ -48,13 +69,21 @@ impl AgentEvents {
 }
 
 impl Client {
-    /// What `host` has to do, as [`Client::agent_state_stream`], and what it is asked.
+    /// What `host` has to do, and what it is asked. A manager that knows no deltas sends whole slices.
     ///
     /// # Errors
     /// When the manager cannot be reached or refuses.
-    pub async fn agent_events(&self, host: &str, from: u64) -> Result<AgentEvents, Error> {
-        let path = format!("/v1/agent/state?host={}&from={from}&questions=true", encoded(host));
-        self.events(&path).await.map(AgentEvents)
+    pub async fn agent_events(&self, host: &str, follow: Follow) -> Result<AgentEvents, Error> {
+        let form = match follow {
+            Follow::Whole => String::new(),
+            Follow::Deltas { has: None } => "&deltas=true".to_owned(),
+            Follow::Deltas { has: Some(SliceVersion { revision, digest }) } => {
+                format!("&deltas=true&from={revision}&digest={digest}")
+            }
+        };
+        self.events(&format!("/v1/agent/state?host={}&questions=true{form}", encoded(host)))
+            .await
+            .map(AgentEvents)
     }
 
     /// Answers a question, or part of it. False when nobody waits for the answer any more.

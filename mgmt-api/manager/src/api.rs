@@ -3,6 +3,7 @@
 mod agents;
 mod apply;
 mod caller;
+mod follower;
 mod log;
 mod meta;
 mod questions;
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, watch as signal};
 
 use crate::desk::Desk;
 use crate::manager::Manager;
+use crate::shelf::Shelf;
 use reply::Refused;
 
 pub(crate) use caller::Peer;
@@ -39,6 +41,9 @@ const WORKING: usize = 4;
 /// Slices that are compiled at once.
 const COMPILING: usize = 2;
 
+/// Reports of hosts that are taken at once.
+const REPORTING: usize = 2;
+
 /// Questions to hosts that are being answered at once, followers included.
 const ASKING: usize = 32;
 
@@ -49,10 +54,14 @@ pub(crate) struct Context {
     pub(crate) working: Arc<Semaphore>,
     /// Turns for compiling slices, so that hosts do not wait behind people.
     pub(crate) compiling: Arc<Semaphore>,
+    /// Turns for taking hosts' reports, so that people do not wait behind hosts.
+    pub(crate) reporting: Arc<Semaphore>,
     /// Turns for asking hosts.
     pub(crate) asking: Arc<Semaphore>,
     /// Questions to hosts.
     pub(crate) desk: Arc<Desk>,
+    /// What hosts were told.
+    pub(crate) shelf: Arc<Shelf>,
     /// Becomes true when the server stops; streams end then.
     pub(crate) stopping: signal::Receiver<bool>,
 }
@@ -63,8 +72,10 @@ impl Context {
             manager,
             working: Arc::new(Semaphore::new(WORKING)),
             compiling: Arc::new(Semaphore::new(COMPILING)),
+            reporting: Arc::new(Semaphore::new(REPORTING)),
             asking: Arc::new(Semaphore::new(ASKING)),
             desk: Arc::default(),
+            shelf: Arc::default(),
             stopping,
         }
     }

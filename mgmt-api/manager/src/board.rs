@@ -55,7 +55,7 @@ impl Board {
         let rules = rules(state, std::mem::take(&mut status.rules));
         bound_peers(state, &mut status);
         cut(&mut status.version);
-        status.error.iter_mut().for_each(cut);
+        status.error.iter_mut().chain(&mut status.sync.refusal).for_each(cut);
         let host = status.host.clone();
         let report = Report { status, ports, rules, seen: now };
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(host, report);

@@ -21,6 +21,7 @@ mod mtu;
 mod places;
 mod reach;
 mod serve;
+mod shelf;
 mod state;
 mod store;
 #[cfg(test)]

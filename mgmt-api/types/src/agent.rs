@@ -7,6 +7,7 @@
 mod delta;
 mod digest;
 mod firewall;
+mod sync;
 mod underlay;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,13 @@ use utoipa::ToSchema;
 
 use crate::{Attach, MacAddr, RateLimit};
 
-pub use delta::{Changes, DeltaError, SealedSlice, SliceDelta, SliceState, Unchanged};
+pub use delta::{Changes, DeltaError, SealedSlice, SliceDelta, SliceState, SliceVersion};
 pub use digest::{DigestParseError, SliceDigest};
 pub use firewall::{
     FirewallSettings, FlowTimeouts, Peer, RuleStatus, ServiceMatch, SliceGroup, SliceIdentity, SlicePolicy,
     SliceRule,
 };
+pub use sync::SyncStatus;
 pub use underlay::{GENEVE_PORT, PeerStatus, Underlay};
 
 /// All one host needs at one revision: its networks and those its routers lead to, all ports on them, its own and
@@ -186,6 +188,9 @@ pub struct HostStatus {
     /// Why it could not realise a newer one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How it follows its manager.
+    #[serde(default)]
+    pub sync: SyncStatus,
     /// Its local ports.
     pub ports: Vec<PortStatus>,
     /// What its rules counted; those that nothing matched are left out.

@@ -5,6 +5,7 @@ mod alone;
 mod bed;
 mod guests;
 mod idle;
+mod manager;
 mod mesh;
 mod questions;
 mod tap;

@@ -1,48 +1,50 @@
 //! What hosts get and say.
 
-use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{Query, Request};
 use axum::http::StatusCode;
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use mgmt_types::agent::{HostStatus, Slice};
-use mgmt_types::question::Asked;
+use mgmt_types::agent::{HostStatus, Slice, SliceDigest, SliceVersion};
 use mgmt_types::{Mistake, Problem, ProblemKind, name};
 use serde::Deserialize;
 
 use super::Context;
 use super::caller::Agent;
+use super::follower::{Follower, Has};
 use super::reply::{self, Refused};
 use super::resources::wrong_query;
-use crate::compile;
-use crate::desk::Ear;
 use crate::document::{self, Format};
-use crate::state::State;
 
 /// Whose state, and from where.
 #[derive(Debug, Deserialize)]
 pub(super) struct StateQuery {
     /// The host that asks.
     host: String,
-    /// The revision it has; told for the log only, since the first event is always the full state.
+    /// The revision it has.
     from: Option<u64>,
+    /// The digest of the slice it has.
+    digest: Option<SliceDigest>,
+    /// Whether it takes deltas.
+    #[serde(default)]
+    deltas: bool,
     /// Whether it understands events other than `slice`.
     #[serde(default)]
     questions: bool,
 }
 
-/// Streams a host's slice as server-sent events named `slice`: the full state at once, then again whenever it changes.
-/// With `questions`, there are also events named `question`, to be answered at `/v1/agent/answers/{id}`. The host is
-/// declared if it is new.
+/// Streams a host's slice as server-sent events. Without `deltas` they are named `slice`: the whole slice at once, then
+/// again whenever it changes. With `deltas` the first is named `state` (a whole slice with its digest), `delta` (what is
+/// different from the slice that `from` and `digest` name) or `unchanged` (that slice is the newest), and each further
+/// one `delta`; whoever cannot apply one connects again without `from`. With `questions`, there are also events named
+/// `question`, to be answered at `/v1/agent/answers/{id}`. The host is declared if it is new.
 #[utoipa::path(
     get, path = "/v1/agent/state", tag = "agents", operation_id = "agentState",
-    params(("host" = String, Query, description = "Name of the host"), ("from" = Option<u64>, Query, description = "The revision it has"), ("questions" = Option<bool>, Query, description = "It can be asked questions")),
+    params(("host" = String, Query, description = "Name of the host"), ("from" = Option<u64>, Query, description = "The revision it has"), ("digest" = Option<String>, Query, description = "The digest of the slice it has"), ("deltas" = Option<bool>, Query, description = "It takes deltas"), ("questions" = Option<bool>, Query, description = "It can be asked questions")),
     responses(
-        (status = 200, description = "Events; the data of each is the full slice", body = Slice, content_type = "text/event-stream"),
+        (status = 200, description = "Events; the data of each is a Slice, SliceState, SliceDelta or SliceVersion", body = Slice, content_type = "text/event-stream"),
         (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -55,72 +57,18 @@ pub(super) async fn state(
     check_host(&query.host)?;
     let manager = context.manager.clone();
     let host = query.host.clone();
-    reply::work(&context, move || manager.ensure_host(&asked, &host)).await?;
+    if !manager.state().hosts.contains_key(&host) {
+        reply::work(&context, move || manager.ensure_host(&asked, &host)).await?;
+    }
     log::info!("host {} follows from revision {}", query.host, query.from.unwrap_or(0));
     let ear = query.questions.then(|| context.desk.listen(&query.host));
-    let follower = Follower { context, host: query.host, sent: None, ear };
+    let has = match (query.from, query.digest) {
+        (Some(revision), Some(digest)) => Has::Claimed(SliceVersion { revision, digest }),
+        _ => Has::Nothing,
+    };
+    let has = query.deltas.then_some(has);
+    let follower = Follower { context, host: query.host, sent: None, has, ear };
     Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()).into_response())
-}
-
-/// What a host is told next.
-enum Next {
-    State(Arc<State>),
-    Asked(Asked),
-}
-
-struct Follower {
-    context: Context,
-    host: String,
-    /// The revision of the slice sent last.
-    sent: Option<u64>,
-    /// For those that can be asked.
-    ear: Option<Ear>,
-}
-
-impl Follower {
-    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
-        let mut states = self.context.manager.watch();
-        let next = {
-            let differs = |state: &Arc<State>| {
-                let wanted = state.hosts.get(&self.host).map(|entry| entry.wanted);
-                self.sent.is_none() || (wanted.is_some() && wanted != self.sent)
-            };
-            let asked = async {
-                let heard = match &mut self.ear {
-                    Some(ear) => ear.next().await,
-                    None => None,
-                };
-                match heard {
-                    Some(asked) => asked,
-                    // It cannot be asked, or is asked on a newer line: it follows all the same.
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                // The state first: what is asked is asked of a host that knows it.
-                biased;
-                _ = self.context.stopping.wait_for(|stopping| *stopping) => None,
-                state = states.wait_for(differs) => Some(Next::State(Arc::clone(&*state.ok()?))),
-                asked = asked => Some(Next::Asked(asked)),
-            }
-        };
-        let state = match next? {
-            Next::State(state) => state,
-            Next::Asked(asked) => {
-                let event = reply::event("question", asked.id, &asked)?;
-                return Some((Ok(event), self));
-            }
-        };
-        let host = self.host.clone();
-        let compiled = reply::in_turn(&self.context.compiling, move || {
-            let slice = compile::slice(&state, &host);
-            Ok((slice.revision, reply::event("slice", slice.revision, &slice)))
-        });
-        let (revision, event) = compiled.await.ok()?;
-        self.sent = Some(revision);
-        let event = event?;
-        Some((Ok(event), self))
-    }
 }
 
 /// Takes what a host says about itself. The host is declared if it is new.
@@ -137,7 +85,7 @@ pub(super) async fn status(
     reply::format(request.headers(), &[Format::Json])?;
     let body = reply::body(request).await?;
     let manager = context.manager.clone();
-    reply::work(&context, move || {
+    reply::in_turn(&context.reporting, move || {
         let status: HostStatus = document::read_value(&body)?;
         check_host(&status.host)?;
         manager.ensure_host(&asked, &status.host)?;

@@ -101,7 +101,12 @@ fn prometheus(context: &Context, now: SystemTime) -> String {
         agents::state, agents::status, questions::answer,
         health, openapi_json, metrics,
     ),
-    components(schemas(mgmt_types::Mistake)),
+    components(schemas(
+        mgmt_types::Mistake,
+        mgmt_types::agent::SliceState,
+        mgmt_types::agent::SliceDelta,
+        mgmt_types::agent::SliceVersion,
+    )),
     tags(
         (name = "resources", description = "What is declared"),
         (name = "history", description = "What changed, and who did it"),

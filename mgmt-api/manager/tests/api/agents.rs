@@ -1,9 +1,121 @@
 //! What hosts get and say.
 
-use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus};
+use mgmt_client::{AgentEvent, AgentEvents, Client, Follow};
+use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus, SealedSlice, SliceVersion};
 use mgmt_types::{Kind, RealisedState, Resource, Role};
 
 use crate::server::{BASE, PATIENCE, Server};
+
+/// The test's end of a host that takes deltas.
+struct Host {
+    client: Client,
+    events: AgentEvents,
+}
+
+impl Host {
+    async fn follow(client: Client, has: Option<SliceVersion>) -> Self {
+        let events = client.agent_events("host-a", Follow::Deltas { has }).await.unwrap();
+        Self { client, events }
+    }
+
+    async fn next(&mut self) -> AgentEvent {
+        tokio::time::timeout(PATIENCE, self.events.next()).await.unwrap().unwrap().unwrap()
+    }
+
+    /// The next event must be a delta; what it leads to.
+    async fn delta(&mut self, before: &SealedSlice) -> SealedSlice {
+        match self.next().await {
+            AgentEvent::Delta(delta) => before.apply(&delta).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next event must be a whole slice.
+    async fn state(&mut self) -> SealedSlice {
+        match self.next().await {
+            AgentEvent::State(state) => {
+                let (sealed, agreed) = state.seal();
+                assert!(agreed);
+                sealed
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Hangs up and calls again.
+    async fn again(self, has: Option<SliceVersion>) -> Self {
+        drop(self.events);
+        Self::follow(self.client, has).await
+    }
+}
+
+const MORE: &str =
+    "kind: Workload\nname: web-2\nspec: { host: host-a, kind: vm, ports: [{ name: eth0, network: blue }] }\n";
+
+#[tokio::test]
+async fn a_host_that_takes_deltas_gets_a_whole_slice_once_and_then_what_is_different() {
+    let server = Server::start().await;
+    server.apply(BASE).await;
+    let client = server.client_with(&server.token("a1", Role::Agent).await);
+    let mut host = Host::follow(client, None).await;
+    let first = host.state().await;
+    assert_eq!(first.slice().ports.len(), 1);
+    let revision = server.apply(MORE).await;
+    let second = host.delta(&first).await;
+    assert_eq!((second.slice().revision, second.slice().ports.len()), (revision, 2));
+    server.apply("kind: Group\nname: shop\nspec: { match: app = shop }\n").await;
+    let third = host.delta(&second).await;
+    assert_ne!(third.slice().ports[0].identity, 0);
+    // What whoever asks anew is told is the same.
+    let mut other = Host::follow(server.client(), None).await;
+    assert_eq!(other.state().await, third);
+}
+
+#[tokio::test]
+async fn a_host_that_calls_again_is_told_what_happened_meanwhile_and_no_more() {
+    let server = Server::start().await;
+    server.apply(BASE).await;
+    let client = server.client_with(&server.token("a1", Role::Agent).await);
+    let mut host = Host::follow(client, None).await;
+    let first = host.state().await;
+
+    let mut host = host.again(Some(first.version())).await;
+    assert_eq!(host.next().await, AgentEvent::Unchanged(first.version()));
+    server.apply(MORE).await;
+    let second = host.delta(&first).await;
+
+    // It hangs up, something happens, it calls again.
+    let Host { client, events } = host;
+    drop(events);
+    server.apply(&MORE.replace("web-2", "web-3")).await;
+    let mut host = Host::follow(client, Some(second.version())).await;
+    let third = host.delta(&second).await;
+    assert_eq!(third.slice().ports.len(), 3);
+
+    // One that has something else is told all, and so is one that could not apply a delta.
+    let strange = SliceVersion { digest: first.digest(), ..third.version() };
+    for has in [Some(strange), Some(first.version()), None] {
+        host = host.again(has).await;
+        assert_eq!(host.state().await, third);
+    }
+}
+
+#[tokio::test]
+async fn a_manager_that_was_restarted_tells_again_only_what_a_host_does_not_have() {
+    let server = Server::start().await;
+    server.apply(BASE).await;
+    let client = server.client_with(&server.token("a1", Role::Agent).await);
+    let first = Host::follow(client, None).await.state().await;
+    let server = Server::start_in(server.stop().await).await;
+    let mut host = Host::follow(server.client(), Some(first.version())).await;
+    assert_eq!(host.next().await, AgentEvent::Unchanged(first.version()));
+    server.apply(MORE).await;
+    let second = host.delta(&first).await;
+
+    let server = Server::start_in(server.stop().await).await;
+    let mut host = Host::follow(server.client(), Some(first.version())).await;
+    assert_eq!(host.state().await, second, "what it had is not remembered");
+}
 
 fn status(revision: u64, ports: Vec<PortStatus>) -> HostStatus {
     HostStatus { host: "host-a".into(), version: "1.2".into(), revision, ports, ..HostStatus::default() }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mgmt_client::{AgentEvent, AgentEvents, Client, Document};
+use mgmt_client::{AgentEvent, AgentEvents, Client, Document, Follow};
 use mgmt_types::question::{
     Answer, Asked, FlowEvent, FlowQuery, FlowTidings, FlowUpdate, Probe, Question, Reply, Trace, TraceEnd,
     TraceOutcome, TraceRequest, Verdict, VerdictKind, VerdictQuery,
@@ -41,7 +41,7 @@ struct Host {
 impl Host {
     async fn connect(server: &Server, host: &str) -> Self {
         let client = server.client_with(&server.token(&format!("agent-{host}"), Role::Agent).await);
-        let events = client.agent_events(host, 0).await.unwrap();
+        let events = client.agent_events(host, Follow::Whole).await.unwrap();
         let mut this = Self { client, events };
         assert!(matches!(this.next().await, AgentEvent::Slice(_)));
         this
@@ -152,8 +152,10 @@ async fn a_host_that_connects_again_is_asked_there_and_the_first_connection_goes
     let server = Server::start().await;
     server.apply(TWO_HOSTS).await;
     let mut first = Host::connect(&server, "host-a").await;
-    let mut second =
-        Host { events: first.client.agent_events("host-a", 0).await.unwrap(), client: first.client.clone() };
+    let mut second = Host {
+        events: first.client.agent_events("host-a", Follow::Whole).await.unwrap(),
+        client: first.client.clone(),
+    };
     assert!(matches!(second.next().await, AgentEvent::Slice(_)));
     let (client, query) = (server.client(), VerdictQuery { workload: "web-1".into(), ..Default::default() });
     let (list, ()) = tokio::join!(client.verdicts(&query), second.answer(|_| Answer::Verdicts(Vec::new())));

@@ -38,10 +38,10 @@ pub struct SliceState {
     pub slice: Slice,
 }
 
-/// The host has the newest slice already.
+/// Names one slice of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Unchanged {
+pub struct SliceVersion {
     /// Its revision.
     pub revision: u64,
     /// Its digest.
@@ -177,6 +177,11 @@ impl SealedSlice {
     /// Its digest.
     pub const fn digest(&self) -> SliceDigest {
         self.digest
+    }
+
+    /// Its name among the slices of the host.
+    pub fn version(&self) -> SliceVersion {
+        SliceVersion { revision: self.slice.revision, digest: self.digest }
     }
 
     /// The slice that a delta leads to.
