@@ -12,6 +12,7 @@ mod host;
 mod logging;
 mod output;
 mod port;
+mod progress;
 mod stop;
 mod vmm;
 mod yaml;

@@ -117,7 +117,7 @@ const RED: &str = "\x1b[31m";
 const PLAIN: &str = "\x1b[0m";
 
 /// Whether to colour what goes to a terminal; see no-color.org.
-fn has_colours(terminal: bool) -> bool {
+pub(crate) fn has_colours(terminal: bool) -> bool {
     terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

@@ -12,10 +12,14 @@ use crate::connection::ConnectionArgs;
 use crate::documents;
 use crate::failure::Failure;
 use crate::output::{self, Format, OutputArgs};
+use crate::progress::Progress;
 
 /// The pauses between two looks at how far the hosts are.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LATER_LOOKS: Duration = Duration::from_millis(500);
+
+/// Most hosts that are listed when all is well with them.
+const LISTED: usize = 20;
 
 /// Make what files declare so, all of it or nothing
 #[derive(Debug, clap::Args)]
@@ -72,7 +76,10 @@ pub(crate) async fn report(
     if !wait {
         return output::result(format, &Report { applied, realised: None }, || text(applied));
     }
-    let realised = realised(client, applied.revision, Duration::from_secs(timeout)).await?;
+    let mut progress = Progress::new(format == Format::Table);
+    let realised = realised(client, applied.revision, Duration::from_secs(timeout), &mut progress).await;
+    progress.end();
+    let realised = realised?;
     let report = Report { applied, realised: realised.as_ref() };
     output::result(format, &report, || match &realised {
         Some(realised) => text(applied) + &realised_text(realised),
@@ -123,7 +130,12 @@ fn impact_text(impact: &FlowImpact) -> String {
 }
 
 /// Waits until every host has realised a revision, one of them failed, or time is up. None when there is no revision.
-async fn realised(client: &Client, revision: u64, timeout: Duration) -> Result<Option<Realised>, Failure> {
+async fn realised(
+    client: &Client,
+    revision: u64,
+    timeout: Duration,
+    progress: &mut Progress,
+) -> Result<Option<Realised>, Failure> {
     if revision == 0 {
         return Ok(None);
     }
@@ -131,6 +143,7 @@ async fn realised(client: &Client, revision: u64, timeout: Duration) -> Result<O
     let mut pause = FIRST_LOOK;
     loop {
         let realised = client.realised(revision).await?;
+        progress.show(&realised);
         let failed = realised.hosts.iter().any(|host| host.state == RealisedState::Failed);
         if realised.done || failed || Instant::now() >= end {
             return Ok(Some(realised));
@@ -142,7 +155,18 @@ async fn realised(client: &Client, revision: u64, timeout: Duration) -> Result<O
 
 fn realised_text(realised: &Realised) -> String {
     let mut text = String::new();
-    for host in &realised.hosts {
+    let mut shown = realised.hosts.len();
+    if shown > LISTED {
+        // Of many, those that are not there yet.
+        shown = realised.hosts.iter().filter(|host| host.state != RealisedState::Applied).count();
+        text.push_str(&format!(
+            "{} of {} hosts applied\n",
+            realised.hosts.len() - shown,
+            realised.hosts.len()
+        ));
+    }
+    let all = shown == realised.hosts.len();
+    for host in realised.hosts.iter().filter(|host| all || host.state != RealisedState::Applied) {
         let reason =
             host.reason.as_ref().map(|reason| format!(": {}", output::visible(reason))).unwrap_or_default();
         text.push_str(&format!("Host/{} {}{reason}\n", host.host, host.state));
