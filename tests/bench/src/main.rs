@@ -13,6 +13,7 @@ mod interrupt;
 mod iperf;
 mod kernel_bridge;
 mod machine;
+mod manager;
 mod namespace;
 mod noise;
 mod open_vswitch;
@@ -64,6 +65,8 @@ enum Bench {
     Overlay(Options),
     /// The firewall's rules: compiling them against a budget, asking them against a walk over them
     Compile(Options),
+    /// A manager with 1,000 hosts that follow it: how soon changes arrive, how much memory it takes
+    Manager(Options),
     /// Only the load generator, against two vhost-user sockets that something else serves
     Vgen(vgen::Arguments),
     /// Results written by --json as Markdown
@@ -80,6 +83,7 @@ fn main() -> Result<()> {
         println!("tap: {}", tap::cases().join(" "));
         println!("overlay: {}", overlay::cases().join(" "));
         println!("compile: {}", compile::cases().join(" "));
+        println!("manager: {}", manager::cases().join(" "));
         return Ok(());
     }
     let Some(bench) = arguments.bench else {
@@ -110,6 +114,11 @@ fn main() -> Result<()> {
             let _alone = lock()?;
             let _urgency = options.urgent.then(Urgency::take).transpose()?;
             ("compile", options, compile::run(options, &mut machine)?)
+        }
+        Bench::Manager(options) => {
+            let _alone = lock()?;
+            let _urgency = options.urgent.then(Urgency::take).transpose()?;
+            ("manager", options, manager::run(options, work.path(), &mut machine)?)
         }
         Bench::Scaling(options) => {
             let _alone = lock()?;
