@@ -210,7 +210,7 @@ impl Books {
 
     fn take(&mut self, note: &Note, clock: &Clock) {
         match &note.event {
-            Event::FlowStarted(flow) => self.started(note, flow, clock),
+            Event::FlowStarted(flow) => self.started(note, &flow.record(), clock),
             Event::FlowEnded(flow, why) => {
                 let Some(directory) = self.directory(flow.revision).filter(|_| self.flow_log.is_followed())
                 else {

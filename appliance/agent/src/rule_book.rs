@@ -74,16 +74,21 @@ impl RuleBook {
         Self(rules.map(counters).collect())
     }
 
-    /// Counts what an event means for its rules. Each `writer` is one thread.
+    /// Counts flows that began by these rules. Each `writer` is one thread.
+    pub(crate) fn admitted(&self, writer: usize, rules: [Option<RuleId>; 2], flows: u64, now: Instant) {
+        self.each(rules, |rule| rule.hit(writer, flows, (0, 0), now));
+    }
+
+    /// Counts what an event means for its rules.
     pub(crate) fn count(&self, writer: usize, event: &Event, now: Instant) {
         match event {
-            Event::FlowStarted(flow) => self.each(flow.rules, |rule| rule.hit(writer, (0, 0), now)),
+            Event::FlowStarted(flow) => self.admitted(writer, flow.rules(), 1, now),
             Event::FlowEnded(flow, _) => {
                 let sums = (flow.packets.iter().sum(), flow.bytes.iter().sum());
                 self.each(flow.rules, |rule| rule.add(writer, sums));
             }
             Event::Dropped(DropRecord { rule, len, .. }) => {
-                self.each([*rule, None], |rule| rule.hit(writer, (1, u64::from(*len)), now));
+                self.each([*rule, None], |rule| rule.hit(writer, 1, (1, u64::from(*len)), now));
             }
             Event::Audited(DropRecord { rule, .. }) => {
                 self.each([*rule, None], |rule| rule.would(writer, now))
@@ -112,9 +117,9 @@ impl RuleCounters {
         Self((0..writers).map(|_| Block::default()).collect())
     }
 
-    fn hit(&self, writer: usize, sums: (u64, u64), now: Instant) {
+    fn hit(&self, writer: usize, times: u64, sums: (u64, u64), now: Instant) {
         let Some(block) = self.0.get(writer) else { return };
-        add(&block.hits, 1);
+        add(&block.hits, times);
         block.last_hit.store(now.as_nanos(), Relaxed);
         self.add(writer, sums);
     }
@@ -201,7 +206,7 @@ pub(crate) mod tests {
         let book = RuleBook::after(&RuleBook::default(), [1, 2].map(RuleId).into_iter(), 2);
         let at = |nanos| Instant::from_nanos(nanos);
         for rules in [[Some(1), Some(1)], [Some(1), Some(2)], [None, Some(9)]] {
-            book.count(0, &Event::FlowStarted(flow(rules)), at(5));
+            book.admitted(0, rules.map(|rule| rule.map(RuleId)), 1, at(5));
             book.count(1, &Event::FlowEnded(flow(rules), Ending::Closed), at(50));
         }
         book.count(1, &Event::Dropped(refused(Some(2))), at(7));

@@ -45,6 +45,22 @@ impl Sampler {
 
     /// Whether to tell of this one, and how many it stands for.
     pub(crate) fn admit(&mut self, cause: Cause, now: Instant) -> Option<u32> {
+        let place = self.place(cause, now);
+        if place.let_through == MOST {
+            place.held_back = place.held_back.saturating_add(1);
+            return None;
+        }
+        place.let_through += 1;
+        Some(std::mem::take(&mut place.held_back).saturating_add(1))
+    }
+
+    /// Holds back so many more of a cause of which one was held back just now.
+    pub(crate) fn hold_back(&mut self, cause: Cause, more: usize, now: Instant) {
+        let place = self.place(cause, now);
+        place.held_back = place.held_back.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+    }
+
+    fn place(&mut self, cause: Cause, now: Instant) -> &mut Place {
         let set = &mut self.0[cause.set()];
         let is_over = |place: &Place| now.nanos_since(place.begun) >= WHILE;
         let known = set.iter().position(|place| place.cause == Some(cause));
@@ -55,12 +71,7 @@ impl Sampler {
             let held_back = if known.is_some() { place.held_back } else { 0 };
             *place = Place { cause: Some(cause), begun: now, let_through: 0, held_back };
         }
-        if place.let_through == MOST {
-            place.held_back = place.held_back.saturating_add(1);
-            return None;
-        }
-        place.let_through += 1;
-        Some(std::mem::take(&mut place.held_back).saturating_add(1))
+        place
     }
 }
 
@@ -103,6 +114,22 @@ mod tests {
         }
         assert_eq!(told, 400);
         assert!((990_000..=1_000_000).contains(&stands_for), "{stands_for}");
+    }
+
+    #[test]
+    fn many_at_once_count_like_one_by_one() {
+        let (mut one, mut many) = (Sampler::new(), Sampler::new());
+        let (mut told, mut told_too) = (Vec::new(), Vec::new());
+        for n in 0..1000u64 {
+            let now = Instant::from_nanos(n * 1_000_000);
+            told.extend((0..10).filter_map(|_| one.admit(FLOOD, now)));
+            let admitted: Vec<u32> = (0..10).map_while(|_| many.admit(FLOOD, now)).collect();
+            if let Some(more) = (10 - admitted.len()).checked_sub(1) {
+                many.hold_back(FLOOD, more, now);
+            }
+            told_too.extend(admitted);
+        }
+        assert_eq!(told, told_too);
     }
 
     #[test]

@@ -7,9 +7,12 @@ mod slab;
 mod state;
 mod table;
 
+use core::sync::atomic::AtomicU64;
+
 use crate::Instant;
 use crate::policy::RuleId;
 
+use entry::ENTRY_WORDS;
 pub(crate) use entry::{Entry, Flags, New, Seen};
 pub(crate) use index::Place;
 pub(crate) use key::{Key, Side};
@@ -42,6 +45,14 @@ pub struct FlowRecord {
     pub revision: u64,
 }
 
+/// A flow that was just admitted, as the table had it then. It takes some work to make a [`FlowRecord`] of it, and of many
+/// flows that begin few are asked for theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowStart {
+    words: [u64; ENTRY_WORDS],
+    now: Instant,
+}
+
 /// Why a flow is tracked no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
@@ -64,6 +75,33 @@ impl Ending {
             Self::Evicted => "evicted",
             Self::Revoked => "revoked",
         }
+    }
+}
+
+impl FlowStart {
+    /// What the entry of the flow of `key` says.
+    #[inline]
+    pub(crate) fn of(entry: Entry<'_>, key: &Key, now: Instant) -> Self {
+        Self { words: entry.words(key), now }
+    }
+
+    /// The rules that admitted it: egress, ingress. `None` where nobody was asked.
+    #[inline]
+    pub fn rules(&self) -> [Option<RuleId>; 2] {
+        entry::rules_of(&self.words)
+    }
+
+    /// Whether one of them says `log`.
+    #[inline]
+    pub fn log(&self) -> bool {
+        entry::flags_of(&self.words).log()
+    }
+
+    /// What is known of the flow.
+    pub fn record(&self) -> FlowRecord {
+        let words = self.words.map(AtomicU64::new);
+        let entry = Entry(&words);
+        FlowRecord::of(entry, &entry.key(), self.now)
     }
 }
 

@@ -43,7 +43,7 @@ mod workspace;
 pub use builder::{BuildError, NetworkConfig, PortConfig, SnapshotBuilder};
 pub use drop_reason::{DropReason, Stage};
 pub use firewall::admits;
-pub use flow::{Ending, FlowKey, FlowRecord, FlowTable, FlowTableConfig};
+pub use flow::{Ending, FlowKey, FlowRecord, FlowStart, FlowTable, FlowTableConfig};
 pub use frame::{Frame, HEAD, Verdict};
 pub use from_port::from_port;
 pub use from_underlay::{Arrival, from_underlay};

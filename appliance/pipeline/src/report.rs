@@ -1,7 +1,7 @@
 //! What the pipeline tells besides verdicts.
 
 use crate::policy::{Direction, Endpoint, RuleId};
-use crate::{DropReason, Ending, FlowKey, FlowRecord, HostIndex, PortIndex};
+use crate::{DropReason, Ending, FlowKey, FlowRecord, FlowStart, HostIndex, PortIndex};
 
 /// Events that one burst can cause: a frame drops, starts or ends a flow, and may be noted by an audit policy; ending one
 /// to make room for another adds some.
@@ -11,7 +11,7 @@ const MOST: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A flow was admitted.
-    FlowStarted(FlowRecord),
+    FlowStarted(FlowStart),
     /// A flow is tracked no more.
     FlowEnded(FlowRecord, Ending),
     /// A frame ended here.
@@ -101,6 +101,16 @@ impl Report {
         self.events.is_empty()
     }
 
+    /// All events, which stay.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Forgets all events.
+    pub fn clear(&mut self) {
+        self.events.clear();
+    }
+
     /// Takes all events.
     pub fn drain(&mut self) -> impl Iterator<Item = Event> {
         self.events.drain(..)
@@ -111,6 +121,7 @@ impl Report {
         core::mem::take(&mut self.lost)
     }
 
+    #[inline]
     pub(crate) fn add(&mut self, event: Event) {
         if self.events.len() < self.events.capacity() {
             self.events.push(event);

@@ -9,7 +9,7 @@ use crate::offload::{Cut, offload};
 use crate::parse::{Message, Packet, parse};
 use crate::policy::{Action, Direction, Endpoint, RuleIndex};
 use crate::respond::respond;
-use crate::track::{self, Lane};
+use crate::track::{self, Lane, Lately};
 use crate::{
     DropReason, Encapsulation, FlowKey, FlowRecord, FlowTable, Frame, Instant, Port, PortIndex, PortState,
     Snapshot, Stage, header,
@@ -232,7 +232,8 @@ fn follow_flow(
             }
         }
     }
-    let proposal = track::propose(context, frame, lane, destination).map_err(at)?;
+    let proposal =
+        track::propose(context, frame, lane, (to, destination), &mut Lately::default()).map_err(at)?;
     trace.add(Stage::Flow, Finding::New);
     explain(context, trace, &proposal.ends, (context.port, to), &proposal.judgement)
 }

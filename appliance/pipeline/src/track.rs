@@ -5,6 +5,7 @@
 //! belongs to a flow that was judged under this snapshot goes where the flow goes. All else is asked of the firewall.
 
 mod icmp;
+mod lately;
 mod set_up;
 
 use wire::icmp::Query;
@@ -31,6 +32,7 @@ use crate::{
 use core::net::IpAddr;
 
 pub(crate) use icmp::related;
+pub(crate) use lately::Lately;
 pub(crate) use set_up::{begins_anew, judge_known, propose, track_copy};
 
 /// What a frame's verdict is until its lane is judged.
@@ -235,13 +237,13 @@ pub(crate) fn track(
     verdicts: &mut [Verdict],
     work: &mut Workspace,
 ) {
-    let (lanes, report) = work.lanes();
+    let (lanes, lately, report) = work.lanes();
     search(context.flows, lanes);
     for lane in lanes {
         if let (Some(frame), Some(verdict)) = (frames.get_mut(lane.frame), verdicts.get_mut(lane.frame)) {
             *verdict = match established(context, frame, lane) {
                 Some(to) => Verdict::Deliver(to),
-                None => set_up::look_closer(context, frame, lane, report),
+                None => set_up::look_closer(context, frame, lane, lately, report),
             };
         }
     }
@@ -261,6 +263,7 @@ pub(crate) fn track_arrivals(
     verdicts: &mut [Verdict],
     work: &mut Workspace,
 ) {
+    work.lately.forget();
     let lanes = work.lanes.get_mut(..work.count).unwrap_or_default();
     search(all.flows, lanes);
     for lane in lanes {
@@ -273,7 +276,7 @@ pub(crate) fn track_arrivals(
         let (context, frame) = (remote.context(all), &mut arrival.frame);
         *verdict = match established(&context, frame, lane) {
             Some(to) => Verdict::Deliver(to),
-            None => set_up::look_closer(&context, frame, lane, &mut work.report),
+            None => set_up::look_closer(&context, frame, lane, &mut work.lately, &mut work.report),
         };
         if remote.routed && matches!(verdict, Verdict::Refuse(_)) {
             from_underlay::send_back(&context, frame);

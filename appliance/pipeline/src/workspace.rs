@@ -3,7 +3,7 @@
 use crate::fragmented::{First, Waiting};
 use crate::fragments::MAX_HELD;
 use crate::from_port::Context;
-use crate::track::{Lane, Remote};
+use crate::track::{Lane, Lately, Remote};
 use crate::{DropReason, Report, Verdict};
 
 /// Frames that travel through the flow stage together.
@@ -20,6 +20,7 @@ pub struct Workspace {
     pub(crate) lanes: Box<[Lane; BURST]>,
     /// By place in a burst from other hosts: who sent it.
     pub(crate) remotes: Box<[Remote; BURST]>,
+    pub(crate) lately: Lately,
     pub(crate) count: usize,
     pub(crate) firsts: Vec<First>,
     pub(crate) waiting: Vec<Waiting>,
@@ -49,6 +50,7 @@ impl Workspace {
             released: Vec::with_capacity(2 * MAX_HELD),
             lanes: Box::new([Lane::default(); BURST]),
             remotes: Box::new([Remote::default(); BURST]),
+            lately: Lately::default(),
             count: 0,
             firsts: Vec::with_capacity(BURST),
             waiting: Vec::with_capacity(BURST),
@@ -56,10 +58,11 @@ impl Workspace {
         }
     }
 
-    /// The lanes in use, and the report.
-    pub(crate) fn lanes(&mut self) -> (&mut [Lane], &mut Report) {
+    /// The lanes in use, what the firewall said about them so far (nothing), and the report.
+    pub(crate) fn lanes(&mut self) -> (&mut [Lane], &mut Lately, &mut Report) {
+        self.lately.forget();
         let used = self.lanes.get_mut(..self.count).unwrap_or_default();
-        (used, &mut self.report)
+        (used, &mut self.lately, &mut self.report)
     }
 
     /// Remembers who sent the frame in this place, for when its lane is judged.

@@ -113,6 +113,23 @@ impl Flags {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a>(pub(crate) &'a [AtomicU64; ENTRY_WORDS]);
 
+/// The rules that words read by [`Entry::words`] name: egress and ingress.
+#[inline]
+pub(crate) fn rules_of(words: &[u64; ENTRY_WORDS]) -> [Option<RuleId>; 2] {
+    unpack_rules(words[RULES])
+}
+
+/// The flags among words read by [`Entry::words`].
+#[inline]
+pub(crate) fn flags_of(words: &[u64; ENTRY_WORDS]) -> Flags {
+    Flags(words[STATE] as u32)
+}
+
+#[inline]
+fn unpack_rules(word: u64) -> [Option<RuleId>; 2] {
+    [word as u32, (word >> 32) as u32].map(|number| number.checked_sub(1).map(RuleId))
+}
+
 /// What was read of an entry in one piece.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
@@ -135,6 +152,8 @@ pub(crate) struct New {
     pub(crate) rules: [Option<RuleId>; 2],
     pub(crate) now: u32,
     pub(crate) state: Words,
+    /// Who sent the first packet (which may be several on the wire), how many, and their bytes.
+    pub(crate) sent: (Side, u32, u32),
 }
 
 impl<'a> Entry<'a> {
@@ -218,9 +237,10 @@ impl<'a> Entry<'a> {
         self.store(STATE, u64::from(new.state.1) << 32 | u64::from(new.flags.0));
         self.set_rules(new.rules);
         self.store(TIME, u64::from(new.now) << 32 | u64::from(new.now));
-        self.store(PACKETS, 0);
-        self.store(BYTES, 0);
-        self.store(BYTES + 1, 0);
+        let (side, packets, bytes) = new.sent;
+        self.store(PACKETS, u64::from(packets) << (32 * side.index() as u32));
+        self.store(BYTES + side.index(), u64::from(bytes));
+        self.store(BYTES + side.other().index(), 0);
         for (place, word) in new.state.0.iter().enumerate() {
             self.store(WINDOWS + place, *word);
         }
@@ -305,8 +325,20 @@ impl<'a> Entry<'a> {
 
     /// Egress and ingress.
     pub(crate) fn rules(self) -> [Option<RuleId>; 2] {
-        let word = self.load(RULES);
-        [word as u32, (word >> 32) as u32].map(|number| number.checked_sub(1).map(RuleId))
+        unpack_rules(self.load(RULES))
+    }
+
+    /// All words, with those of `key`, which the entry is the flow of.
+    #[inline]
+    pub(crate) fn words(self, key: &Key) -> [u64; ENTRY_WORDS] {
+        let mut words = [0; ENTRY_WORDS];
+        for (word, own) in words.iter_mut().zip(self.0) {
+            *word = own.load(Ordering::Relaxed);
+        }
+        for (word, own) in words.iter_mut().zip(key.0) {
+            *word = own;
+        }
+        words
     }
 
     fn set_rules(self, rules: [Option<RuleId>; 2]) {

@@ -5,7 +5,7 @@
 //! Reading takes no lock and may find what is being changed: who reads compares the entry's key. Writing takes the lock
 //! of the shard that the bucket is part of; both buckets of a flow are of one shard.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::slab::Slab;
 
@@ -42,11 +42,11 @@ pub(crate) struct Place {
 }
 
 impl Index {
-    /// An index for so many entries, half full when all are used.
-    pub(crate) fn new(entries: usize) -> Self {
+    /// An index for so many entries, half full when all are used. `prepare` is shown its memory before it is used.
+    pub(crate) fn new(entries: usize, prepare: impl Fn(&[AtomicU64])) -> Self {
         let buckets = entries.div_ceil(SLOTS / 2).next_power_of_two().max(SHARDS * LEAST_BUCKETS);
         // Every look-up of a new flow reads here before anything is written.
-        let slots = Slab::new(buckets);
+        let slots = Slab::new(buckets, prepare);
         slots.fill();
         Self {
             slots,

@@ -144,6 +144,15 @@ impl Key {
         (self.0[0] >> PROTOCOL_SHIFT) as u8
     }
 
+    /// The port of one end; the identifier for ICMP echo; 0 where a protocol has no ports.
+    #[inline]
+    pub(crate) fn port(&self, side: Side) -> u16 {
+        match side {
+            Side::Low => (self.0[0] >> 16) as u16,
+            Side::High => self.0[0] as u16,
+        }
+    }
+
     /// A number that spreads keys evenly for who knows `secret`, and unpredictably for who does not. Multiply and fold,
     /// as in [`crate::table`].
     #[inline(always)]
@@ -159,7 +168,6 @@ impl Key {
     /// The flow's ends, `initiator` first.
     pub(crate) fn unpack(&self, initiator: Side) -> FlowKey {
         let [meta, w1, w2, w3, w4] = self.0;
-        let ports = [(meta >> 16) as u16, meta as u16];
         let wide =
             |high: u64, low: u64| IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)));
         let addresses = if self.is_v6() {
@@ -167,7 +175,7 @@ impl Key {
         } else {
             [IpAddr::V4(Ipv4Addr::from_bits((w1 >> 32) as u32)), IpAddr::V4(Ipv4Addr::from_bits(w1 as u32))]
         };
-        let end = |side: Side| (addresses[side.index()], ports[side.index()]);
+        let end = |side: Side| (addresses[side.index()], self.port(side));
         FlowKey {
             domain: Domain::of_number((meta >> DOMAIN_SHIFT) as u16),
             protocol: self.protocol(),

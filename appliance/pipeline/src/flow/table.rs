@@ -8,7 +8,7 @@
 //! A TCP connection that the policy forbids while it lasts has ended, but its entry stays, revoked: else its next segment
 //! would be picked up as one of an unknown connection, perhaps begun by its other end, and judged as that.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::entry::{ENTRY_WORDS, Entry, Flags, New};
@@ -19,7 +19,7 @@ use super::state::State;
 use super::{Ending, FlowRecord};
 use crate::conntrack::tcp;
 use crate::conntrack::timeouts::{Class, Timeouts};
-use crate::{HashKey, Instant};
+use crate::{HashKey, Instant, RuleId};
 
 /// Entries that a shard takes from the common stock at a time.
 const CHUNK: u32 = 64;
@@ -74,7 +74,7 @@ pub struct FlowTable {
     entries: Slab<ENTRY_WORDS>,
     /// By entry: what only list keeping needs.
     cold: Slab<2>,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Apart]>,
     /// Entries taken from the stock.
     taken: AtomicU32,
     capacity: u32,
@@ -91,12 +91,16 @@ pub struct FlowTable {
     searched: AtomicU32,
 }
 
+/// A shard in cache lines of its own: workers in different shards do not write to the same line.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart(Mutex<Shard>);
+
 #[derive(Debug)]
 struct Shard {
     lists: Box<[List]>,
     /// The tick up to which the wheel was turned, once it was.
     turned: Option<u32>,
-    flows: u32,
 }
 
 /// A doubly linked list through the cold words; numbers are entry + 1, 0 is nothing.
@@ -124,15 +128,20 @@ fn milliseconds(timeouts: &Timeouts, class: usize) -> u32 {
 impl FlowTable {
     /// An empty table. Its memory is reserved now and used as flows come.
     pub fn new(config: FlowTableConfig) -> Self {
+        Self::with_memory(config, |_| ())
+    }
+
+    /// The same, with `prepare` called for each large array before it is used: whoever knows the system can tell it there how
+    /// the array's memory is to be given. The order of the calls says nothing.
+    pub fn with_memory(config: FlowTableConfig, prepare: impl Fn(&[AtomicU64])) -> Self {
         let capacity = config.capacity.clamp(CHUNK * SHARDS as u32, MOST_ENTRIES as u32);
         let entries = capacity as usize;
-        let shard =
-            || Shard { lists: vec![List::default(); LISTS].into_boxed_slice(), turned: None, flows: 0 };
+        let shard = || Shard { lists: vec![List::default(); LISTS].into_boxed_slice(), turned: None };
         let this = Self {
-            index: Index::new(entries),
-            entries: Slab::new(entries),
-            cold: Slab::new(entries),
-            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            index: Index::new(entries, &prepare),
+            entries: Slab::new(entries, &prepare),
+            cold: Slab::new(entries, &prepare),
+            shards: (0..SHARDS).map(|_| Apart(Mutex::new(shard()))).collect(),
             taken: AtomicU32::new(0),
             capacity,
             counts: (0..config.slots.max(1)).map(|_| AtomicU32::new(0)).collect(),
@@ -155,9 +164,10 @@ impl FlowTable {
         self.pick_up.store(tcp.pick_up, Ordering::Relaxed);
     }
 
-    /// Flows tracked now.
+    /// Flows tracked now, those that workers are just making or ending counted or not. Takes no lock.
     pub fn len(&self) -> usize {
-        (0..SHARDS).map(|shard| self.lock(shard).flows as usize).sum()
+        // Each is counted for the port that began it.
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed) as usize).sum()
     }
 
     /// Whether nothing is tracked.
@@ -191,6 +201,23 @@ impl FlowTable {
             // Not a part of the entry's next flow.
             if entry.version() == seen.version {
                 see(&record);
+            }
+        }
+    }
+
+    /// Shows to `see` of every flow the rules that admitted it, its packets and its bytes, both directions together: what
+    /// rules are billed for, without the rest of a [`FlowRecord`]. As with [`Self::for_each`].
+    pub fn for_each_sum(&self, mut see: impl FnMut([Option<RuleId>; 2], u64, u64)) {
+        for number in 0..self.taken.load(Ordering::Relaxed).min(self.capacity) {
+            let Some(entry) = self.entry(number) else { return };
+            let before = entry.version();
+            if entry.is_free() || entry.flags().is_revoked() {
+                continue;
+            }
+            let (rules, packets, bytes) = (entry.rules(), entry.packets(), entry.bytes());
+            // Not a part of the entry's next flow.
+            if entry.version() == before {
+                see(rules, packets.into_iter().map(u64::from).sum(), bytes.into_iter().sum());
             }
         }
     }
@@ -308,10 +335,8 @@ impl FlowTable {
             };
             self.end(shard, neighbour, now, Ending::Evicted, &mut ended);
         }
-        shard.flows += 1;
-        self.set_owner(number, slot);
         let list = self.list_for(new.flags, 0, new.now);
-        self.push(shard, list, number);
+        self.push_of(shard, list, number, slot);
         Ok(number)
     }
 
@@ -354,7 +379,6 @@ impl FlowTable {
         entry.heard(now.as_millis());
         ended(&self.record(entry, &entry.key(), now), Ending::Revoked);
         self.move_to_list(&mut shard, number, now.as_millis());
-        shard.flows -= 1;
         self.count_for(number, false);
     }
 
@@ -365,7 +389,6 @@ impl FlowTable {
             return false;
         }
         self.move_to_list(&mut shard, number, now);
-        shard.flows += 1;
         self.count_for(number, true);
         true
     }
@@ -580,14 +603,13 @@ impl FlowTable {
         self.unlink(shard, number);
         self.push(shard, FREE, number);
         if !revoked {
-            shard.flows -= 1;
             self.count_for(number, false);
         }
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         // A panic in a worker ends the process, so a poisoned lock is only met while it goes down.
-        self.shards[shard % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard % SHARDS].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // Cold word 0: previous u32 | next u32. Word 1: list u32 | owner u32. Only touched with the shard's lock held.
@@ -597,9 +619,19 @@ impl FlowTable {
         ((word >> 32) as u32, word as u32)
     }
 
-    fn set_links(&self, number: u32, previous: u32, next: u32) {
-        if let Some(cold) = self.cold.get(number) {
-            cold[0].store(u64::from(previous) << 32 | u64::from(next), Ordering::Relaxed);
+    #[inline]
+    fn set_next(&self, number: u32, next: u32) {
+        if let Some([links, _]) = self.cold.get(number) {
+            let word = links.load(Ordering::Relaxed);
+            links.store(word >> 32 << 32 | u64::from(next), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn set_previous(&self, number: u32, previous: u32) {
+        if let Some([links, _]) = self.cold.get(number) {
+            let word = links.load(Ordering::Relaxed);
+            links.store(u64::from(previous) << 32 | word & 0xffff_ffff, Ordering::Relaxed);
         }
     }
 
@@ -611,39 +643,38 @@ impl FlowTable {
         self.cold.get(number).map_or(0, |cold| cold[1].load(Ordering::Relaxed) as u32)
     }
 
-    fn set_owner(&self, number: u32, owner: u32) {
-        if let Some(cold) = self.cold.get(number) {
-            let list = cold[1].load(Ordering::Relaxed) >> 32;
-            cold[1].store(list << 32 | u64::from(owner), Ordering::Relaxed);
-        }
-    }
-
     /// Adds an entry that is in no list to the end of one.
     fn push(&self, shard: &mut Shard, list: u32, number: u32) {
-        let List { first, last } = shard.lists[list as usize];
-        self.set_links(number, last, 0);
-        if let Some(before) = last.checked_sub(1) {
-            self.set_links(before, self.links(before).0, number + 1);
-        }
-        let first = if first == 0 { number + 1 } else { first };
-        shard.lists[list as usize] = List { first, last: number + 1 };
-        if let Some(cold) = self.cold.get(number) {
-            let owner = cold[1].load(Ordering::Relaxed) as u32;
-            cold[1].store(u64::from(list) << 32 | u64::from(owner), Ordering::Relaxed);
+        self.push_of(shard, list, number, self.owner(number));
+    }
+
+    /// The same for a flow that the port with the slot `owner` has begun.
+    #[inline]
+    fn push_of(&self, shard: &mut Shard, list: u32, number: u32, owner: u32) {
+        let (Some(cold), Some(list_of)) = (self.cold.get(number), shard.lists.get_mut(list as usize)) else {
+            return;
+        };
+        let last = core::mem::replace(&mut list_of.last, number + 1);
+        cold[0].store(u64::from(last) << 32, Ordering::Relaxed);
+        cold[1].store(u64::from(list) << 32 | u64::from(owner), Ordering::Relaxed);
+        match last.checked_sub(1) {
+            Some(before) => self.set_next(before, number + 1),
+            None => list_of.first = number + 1,
         }
     }
 
     /// Takes an entry out of the list that it is in.
+    #[inline]
     fn unlink(&self, shard: &mut Shard, number: u32) {
-        let list = self.list_of(number) as usize;
+        let Some(list) = shard.lists.get_mut(self.list_of(number) as usize) else { return };
         let (previous, next) = self.links(number);
         match previous.checked_sub(1) {
-            Some(before) => self.set_links(before, self.links(before).0, next),
-            None => shard.lists[list].first = next,
+            Some(before) => self.set_next(before, next),
+            None => list.first = next,
         }
         match next.checked_sub(1) {
-            Some(after) => self.set_links(after, previous, self.links(after).1),
-            None => shard.lists[list].last = previous,
+            Some(after) => self.set_previous(after, previous),
+            None => list.last = previous,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use wire::ipv4;
 
+use super::lately::{Lately, Question, Said};
 use super::{Kind, Lane, icmp, segment, sender_of};
 use crate::conntrack::tcp::{self, Tcp};
 use crate::conntrack::{Change, tcp::Segment};
@@ -11,7 +12,9 @@ use crate::flow::{Entry, Flags, New, Refused, Seen, Side, State};
 use crate::from_port::Context;
 use crate::parse::Message;
 use crate::policy::{Action, Service};
-use crate::{DropReason, Ending, Event, Frame, Port, PortIndex, Report, Verdict, header, rate, refuse};
+use crate::{
+    DropReason, Ending, Event, FlowStart, Frame, Port, PortIndex, Report, Verdict, header, rate, refuse,
+};
 
 /// How often a flow may be made or ended by others while a packet of it is looked at.
 const ATTEMPTS: usize = 4;
@@ -23,12 +26,13 @@ pub(super) fn look_closer(
     context: &Context<'_>,
     frame: &mut Frame<'_>,
     lane: &Lane,
+    lately: &mut Lately,
     report: &mut Report,
 ) -> Verdict {
     let found = resolve(context, frame, &lane.ip);
     let judged = found.and_then(|target| {
         target.fits(context.sender, &lane.cut)?;
-        let verdict = closer(context, frame, lane, &target, report)?;
+        let verdict = closer(context, frame, lane, &target, lately, report)?;
         if let Verdict::Deliver(_) = verdict {
             target.finish(context, frame, &lane.ip);
         }
@@ -42,6 +46,7 @@ fn closer(
     frame: &mut Frame<'_>,
     lane: &Lane,
     target: &Target<'_>,
+    lately: &mut Lately,
     report: &mut Report,
 ) -> Result<Verdict, DropReason> {
     let flows = context.flows;
@@ -59,7 +64,7 @@ fn closer(
         let Some((number, entry, seen)) =
             found.and_then(|(number, entry)| Some((number, entry, entry.read(&lane.key)?)))
         else {
-            match set_up(context, frame, lane, (to, destination), report)? {
+            match set_up(context, frame, lane, (to, destination), lately, report)? {
                 Some(verdict) => return Ok(verdict),
                 None => continue,
             }
@@ -97,7 +102,7 @@ fn closer(
                 if !flows.restore(lane.place, number, seen.version, context.millis) {
                     continue;
                 }
-                report.add(Event::FlowStarted(flows.record(entry, &lane.key, context.now)));
+                report.add(Event::FlowStarted(FlowStart::of(entry, &lane.key, context.now)));
             }
         }
         match advance(context, frame, lane, number, entry, &seen)? {
@@ -195,26 +200,46 @@ pub(crate) fn propose(
     context: &Context<'_>,
     frame: &Frame<'_>,
     lane: &Lane,
-    destination: &Port,
+    (to, destination): (PortIndex, &Port),
+    lately: &mut Lately,
 ) -> Result<Proposal, DropReason> {
-    let mut state = first_state(context, frame, lane)?;
-    let picked_up = matches!(state, State::Tcp(tcp) if tcp.was_picked_up());
-    let policy = context.snapshot.policy();
-    let mut initiator = lane.side;
-    let mut asked = ask(context, frame, lane, destination, initiator);
-    let mut judgement = firewall::judge(policy, &asked, &Kept::default());
-    if judgement.refused.is_some() && picked_up {
-        // In the middle of a connection nobody can tell who began it: either may have.
-        let reversed = ask(context, frame, lane, destination, lane.side.other());
-        let other = firewall::judge(policy, &reversed, &Kept::default());
-        if other.refused.is_none() {
-            (judgement, initiator, asked) = (other, lane.side.other(), reversed);
-            if let State::Tcp(tcp) = &mut state {
-                *tcp = tcp.reversed();
-            }
-        }
+    let state = first_state(context, frame, lane)?;
+    let addresses = header::addresses(frame.head, lane.ip.v6);
+    let from = (context.port, context.claimed);
+    let question = Question { from, to, addresses, service: service(frame, lane, lane.side) };
+    let Said { judgement, ends } =
+        lately.answer(&question, || say(context, frame, lane, destination, lane.side));
+    let proposal = Proposal { judgement, ends, state, initiator: lane.side };
+    if proposal.judgement.refused.is_none() || !proposal.was_picked_up() {
+        return Ok(proposal);
     }
-    Ok(Proposal { judgement, ends: asked.ends(), state, initiator })
+    // In the middle of a connection nobody can tell who began it: either may have.
+    let other = say(context, frame, lane, destination, lane.side.other());
+    if other.judgement.refused.is_some() {
+        return Ok(proposal);
+    }
+    Ok(Proposal { judgement: other.judgement, ends: other.ends, ..proposal.reversed() })
+}
+
+impl Proposal {
+    fn was_picked_up(&self) -> bool {
+        matches!(self.state, State::Tcp(tcp) if tcp.was_picked_up())
+    }
+
+    /// The same flow, begun by its other end.
+    fn reversed(mut self) -> Self {
+        if let State::Tcp(tcp) = &mut self.state {
+            *tcp = tcp.reversed();
+        }
+        Self { initiator: self.initiator.other(), ..self }
+    }
+}
+
+/// What the firewall says of a flow that `initiator` begins.
+fn say(context: &Context<'_>, frame: &Frame<'_>, lane: &Lane, destination: &Port, initiator: Side) -> Said {
+    let asked = ask(context, frame, lane, destination, initiator);
+    let judgement = firewall::judge(context.snapshot.policy(), &asked, &Kept::default());
+    Said { judgement, ends: asked.ends() }
 }
 
 /// Asks the firewall about a packet that belongs to no flow, and makes one. `None` when somebody else just did.
@@ -223,9 +248,11 @@ fn set_up(
     frame: &mut Frame<'_>,
     lane: &Lane,
     (to, destination): (PortIndex, &Port),
+    lately: &mut Lately,
     report: &mut Report,
 ) -> Result<Option<Verdict>, DropReason> {
-    let Proposal { judgement, state, initiator, .. } = propose(context, frame, lane, destination)?;
+    let Proposal { judgement, state, initiator, .. } =
+        propose(context, frame, lane, (to, destination), lately)?;
     audit(context, frame, lane, &judgement, report);
     if let Some(refusal) = &judgement.refused {
         return Ok(Some(refuse(context, frame, lane, refusal, report)));
@@ -238,6 +265,7 @@ fn set_up(
         rules: judgement.by.rules,
         now: context.millis,
         state: state.to_words(),
+        sent: (lane.side, lane.cut.packets, lane.cut.bytes),
     };
     let ended = |record: &_, why| report.add(Event::FlowEnded(*record, why));
     let number = match context.flows.insert(lane.place, &new, context.sender.slot(), context.now, ended) {
@@ -246,8 +274,7 @@ fn set_up(
         Err(Refused::NoRoom) => return Err(DropReason::StateLimit),
     };
     if let Some(entry) = context.flows.entry(number) {
-        entry.count(lane.side, lane.cut.packets, lane.cut.bytes, context.millis);
-        report.add(Event::FlowStarted(context.flows.record(entry, &lane.key, context.now)));
+        report.add(Event::FlowStarted(FlowStart::of(entry, &lane.key, context.now)));
     }
     Ok(Some(Verdict::Deliver(to)))
 }
@@ -312,21 +339,7 @@ fn ask<'a>(
     let (source, target) = header::addresses(frame.head, lane.ip.v6);
     let here = End::of(context.snapshot, context.sender, source).claiming(context.claimed);
     let there = End::of(context.snapshot, destination, target);
-    let key = lane.key.unpack(initiator);
-    let service = match lane.kind {
-        Kind::Query(_) => {
-            let kind = icmp::question(icmp::kind(frame, &lane.ip), lane.ip.v6);
-            Service::icmp(key.protocol, kind, 0)
-        }
-        Kind::Icmp => {
-            let [kind, code] = key.destination.1.to_be_bytes();
-            Service::icmp(key.protocol, kind, code)
-        }
-        Kind::Tcp | Kind::Datagram | Kind::Error(_) => match key.protocol {
-            ipv4::TCP | ipv4::UDP | ipv4::SCTP => Service::port(key.protocol, key.destination.1),
-            protocol => Service::without_port(protocol),
-        },
-    };
+    let service = service(frame, lane, initiator);
     if initiator == lane.side {
         Asked { source: here, destination: there, service }
     } else {
@@ -334,7 +347,25 @@ fn ask<'a>(
     }
 }
 
+/// What a packet's flow is for, if `initiator` began it.
+#[inline]
+fn service(frame: &Frame<'_>, lane: &Lane, initiator: Side) -> Service {
+    let (protocol, port) = (lane.key.protocol(), lane.key.port(initiator.other()));
+    match lane.kind {
+        Kind::Query(_) => Service::icmp(protocol, icmp::question(icmp::kind(frame, &lane.ip), lane.ip.v6), 0),
+        Kind::Icmp => {
+            let [kind, code] = port.to_be_bytes();
+            Service::icmp(protocol, kind, code)
+        }
+        Kind::Tcp | Kind::Datagram | Kind::Error(_) => match protocol {
+            ipv4::TCP | ipv4::UDP | ipv4::SCTP => Service::port(protocol, port),
+            protocol => Service::without_port(protocol),
+        },
+    }
+}
+
 /// Tells what audit policies would have done.
+#[inline]
 fn audit(context: &Context<'_>, frame: &Frame<'_>, lane: &Lane, judgement: &Judgement, report: &mut Report) {
     for would in judgement.audited.iter().flatten() {
         let key = lane.key.unpack(lane.side);

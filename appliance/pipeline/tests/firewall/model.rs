@@ -176,7 +176,7 @@ proptest! {
                         let mut begins = None;
                         for event in host.take_events() {
                             match event {
-                                Event::FlowStarted(record) => begins = Some(named(&host, &record).0),
+                                Event::FlowStarted(flow) => begins = Some(named(&host, &flow.record()).0),
                                 Event::FlowEnded(record, Ending::TimedOut) => {
                                     prop_assert_eq!(before, Some(named(&host, &record).1), "its own");
                                 }

@@ -32,6 +32,34 @@ fn what_a_rule_allows_passes_and_so_do_its_replies() {
     }
 }
 
+/// Answers are remembered within a burst, and more questions come than there is room for.
+#[test]
+fn flows_that_begin_in_one_burst_are_judged_like_flows_that_begin_alone() {
+    for path in BOTH {
+        let ports = [53, 61, 69, 80, 5432];
+        let frames: Vec<Vec<u8>> = ["app", "db", "app", "nobody"]
+            .into_iter()
+            .cycle()
+            .zip(ports.into_iter().cycle())
+            .take(30)
+            .zip(4000..)
+            .flat_map(|((to, port), own)| {
+                let there = path("web", to);
+                [there.udp(own, port, b"?"), there.tcp((own, port), "S", (1, 0), b"")]
+            })
+            .collect();
+        let alone: Vec<String> =
+            frames.iter().map(|frame| Host::new(three_tiers()).send("web", frame)).collect();
+        assert!(["app", "drop default-deny"].iter().all(|one| alone.iter().any(|other| other == one)));
+        assert_eq!(Host::new(three_tiers()).send_all("web", &frames), alone);
+        // Nothing of it is left when another policy comes in force.
+        let mut host = Host::new(three_tiers());
+        assert_eq!(host.send_all("web", &[path("web", "app").udp(1, 53, b"?")]), ["app"]);
+        host.change(vec![]);
+        assert_eq!(host.send_all("web", &[path("web", "app").udp(2, 53, b"?")]), ["drop default-deny"]);
+    }
+}
+
 #[test]
 fn the_reverse_of_what_is_allowed_is_not_when_it_begins() {
     for path in BOTH {

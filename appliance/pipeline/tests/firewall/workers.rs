@@ -73,7 +73,7 @@ impl Worker<'_> {
     fn drain(&mut self) {
         for event in self.work.report.drain() {
             match event {
-                Event::FlowStarted(record) => self.started.push(record.key),
+                Event::FlowStarted(flow) => self.started.push(flow.record().key),
                 Event::FlowEnded(record, why) => self.ended.push((record.key, why)),
                 _ => {}
             }

@@ -334,7 +334,7 @@ impl Host {
     /// The same without drops, as text: `started STATE`, `ended WHY STATE`, `audited REASON`, `would allow REASON`.
     pub(crate) fn happened(&mut self) -> Vec<String> {
         let shown = |event| match event {
-            Event::FlowStarted(FlowRecord { state, .. }) => Some(format!("started {state}")),
+            Event::FlowStarted(flow) => Some(format!("started {}", flow.record().state)),
             Event::FlowEnded(FlowRecord { state, .. }, why) => Some(format!("ended {} {state}", why.name())),
             Event::Audited(DropRecord { reason, would_allow: false, .. }) => {
                 Some(format!("audited {reason}"))
