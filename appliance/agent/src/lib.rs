@@ -23,6 +23,7 @@ mod held;
 mod homes;
 mod housekeeper;
 mod impact;
+mod large_pages;
 mod local_api;
 mod manager;
 mod metrics;

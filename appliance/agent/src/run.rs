@@ -18,6 +18,7 @@ use crate::board::Board;
 use crate::config::{Config, Source};
 use crate::control::{Control, Message, Parts};
 use crate::housekeeper;
+use crate::large_pages;
 use crate::plane::Plane;
 use crate::recorder::Recorder;
 use crate::slots;
@@ -98,14 +99,15 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
     let empty = Snapshot::builder(0, key, Arc::default())
         .build()
         .map_err(|error| RunError::Worker(error.to_string()))?;
-    let flows = FlowTable::new(FlowTableConfig {
+    let flows = FlowTableConfig {
         capacity: max_flows,
         per_port: max_flows_per_port,
         slots: slots::MOST,
         key: HashKey([random.hash_one(2u64), random.hash_one(3u64)]),
         timeouts: Timeouts::default(),
         tcp: tcp::Settings::default(),
-    });
+    };
+    let flows = FlowTable::with_index(flows, large_pages::prefer);
     let lasting = Underlay::none(workers);
     let (empty, flows) = (Arc::new(empty), Arc::new(flows));
     let world = World::new(empty, flows, Arc::default(), lasting.clone(), &[], &Default::default());

@@ -46,7 +46,7 @@ impl Index {
     pub(crate) fn new(entries: usize, prepare: impl Fn(&[AtomicU64])) -> Self {
         let buckets = entries.div_ceil(SLOTS / 2).next_power_of_two().max(SHARDS * LEAST_BUCKETS);
         // Every look-up of a new flow reads here before anything is written.
-        let slots = Slab::new(buckets, prepare);
+        let slots = Slab::prepared(buckets, prepare);
         slots.fill();
         Self {
             slots,

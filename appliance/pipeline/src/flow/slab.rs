@@ -14,8 +14,12 @@ pub(crate) struct Slab<const N: usize> {
 }
 
 impl<const N: usize> Slab<N> {
+    pub(crate) fn new(groups: usize) -> Self {
+        Self::prepared(groups, |_| ())
+    }
+
     /// So many groups. `prepare` is shown the memory before it is used.
-    pub(crate) fn new(groups: usize, prepare: impl Fn(&[AtomicU64])) -> Self {
+    pub(crate) fn prepared(groups: usize, prepare: impl Fn(&[AtomicU64])) -> Self {
         let words: Box<[AtomicU64]> = bytemuck::allocation::zeroed_slice_box(groups * N + ALIGNMENT);
         prepare(&words);
         let skip = words.as_ptr().align_offset(ALIGNMENT * size_of::<u64>()).min(ALIGNMENT);

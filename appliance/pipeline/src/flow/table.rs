@@ -128,19 +128,19 @@ fn milliseconds(timeouts: &Timeouts, class: usize) -> u32 {
 impl FlowTable {
     /// An empty table. Its memory is reserved now and used as flows come.
     pub fn new(config: FlowTableConfig) -> Self {
-        Self::with_memory(config, |_| ())
+        Self::with_index(config, |_| ())
     }
 
-    /// The same, with `prepare` called for each large array before it is used: whoever knows the system can tell it there how
-    /// the array's memory is to be given. The order of the calls says nothing.
-    pub fn with_memory(config: FlowTableConfig, prepare: impl Fn(&[AtomicU64])) -> Self {
+    /// The same, with `prepare` called for the index before it is used: whoever knows the system can tell it there how the
+    /// memory is to be given. The index is written to as a whole here, before any worker needs it.
+    pub fn with_index(config: FlowTableConfig, prepare: impl Fn(&[AtomicU64])) -> Self {
         let capacity = config.capacity.clamp(CHUNK * SHARDS as u32, MOST_ENTRIES as u32);
         let entries = capacity as usize;
         let shard = || Shard { lists: vec![List::default(); LISTS].into_boxed_slice(), turned: None };
         let this = Self {
-            index: Index::new(entries, &prepare),
-            entries: Slab::new(entries, &prepare),
-            cold: Slab::new(entries, &prepare),
+            index: Index::new(entries, prepare),
+            entries: Slab::new(entries),
+            cold: Slab::new(entries),
             shards: (0..SHARDS).map(|_| Apart(Mutex::new(shard()))).collect(),
             taken: AtomicU32::new(0),
             capacity,
