@@ -9,7 +9,7 @@
 //! would be picked up as one of an unknown connection, perhaps begun by its other end, and judged as that.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::entry::{ENTRY_WORDS, Entry, Flags, New};
 use super::index::{Index, MOST_ENTRIES, Place, SHARDS};
@@ -40,6 +40,11 @@ const LISTS: usize = FREE as usize + 1;
 const HALF_OPEN_GRACE: i32 = 1000;
 /// How many of a shard's oldest half-open flows of each class are looked at for one of the same port.
 const LOOKED_AT: usize = 8;
+
+/// How often a shard's lock is tried, with so many pauses in between, before it is slept for: some ten microseconds. Who holds
+/// it needs it for a fraction of one, unless it is the first to touch new memory. To be woken takes longer than that.
+const TRIES: usize = 64;
+const PAUSES: usize = 8;
 
 /// In how many shards besides a new flow's own one of the same port is looked for.
 const OTHER_SHARDS: u32 = 4;
@@ -74,12 +79,12 @@ pub struct FlowTable {
     entries: Slab<ENTRY_WORDS>,
     /// By entry: what only list keeping needs.
     cold: Slab<2>,
-    shards: Box<[Apart]>,
+    shards: Box<[Apart<Mutex<Shard>>]>,
     /// Entries taken from the stock.
-    taken: AtomicU32,
+    taken: Apart<AtomicU32>,
     capacity: u32,
     /// By port slot: flows that it has begun.
-    counts: Box<[AtomicU32]>,
+    counts: Box<[Apart<AtomicU32>]>,
     per_port: u32,
     key: HashKey,
     /// By class: milliseconds.
@@ -91,10 +96,10 @@ pub struct FlowTable {
     searched: AtomicU32,
 }
 
-/// A shard in cache lines of its own: workers in different shards do not write to the same line.
+/// In cache lines of its own: workers in different shards, or for different ports, do not write to the same line.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Apart(Mutex<Shard>);
+struct Apart<T>(T);
 
 #[derive(Debug)]
 struct Shard {
@@ -142,9 +147,9 @@ impl FlowTable {
             entries: Slab::new(entries),
             cold: Slab::new(entries),
             shards: (0..SHARDS).map(|_| Apart(Mutex::new(shard()))).collect(),
-            taken: AtomicU32::new(0),
+            taken: Apart(AtomicU32::new(0)),
             capacity,
-            counts: (0..config.slots.max(1)).map(|_| AtomicU32::new(0)).collect(),
+            counts: (0..config.slots.max(1)).map(|_| Apart(AtomicU32::new(0))).collect(),
             per_port: config.per_port,
             key: config.key,
             timeouts: [const { AtomicU32::new(0) }; Class::ALL.len()],
@@ -167,7 +172,7 @@ impl FlowTable {
     /// Flows tracked now, those that workers are just making or ending counted or not. Takes no lock.
     pub fn len(&self) -> usize {
         // Each is counted for the port that began it.
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed) as usize).sum()
+        self.counts.iter().map(|Apart(count)| count.load(Ordering::Relaxed) as usize).sum()
     }
 
     /// Whether nothing is tracked.
@@ -187,13 +192,13 @@ impl FlowTable {
 
     /// Flows that the port with this slot has begun.
     pub fn of_port(&self, slot: u32) -> u32 {
-        self.counts.get(slot as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+        self.counts.get(slot as usize).map_or(0, |Apart(count)| count.load(Ordering::Relaxed))
     }
 
     /// Shows every flow to `see`. Takes no lock: a flow that changes meanwhile is seen before or after, one that ends
     /// may be left out.
     pub fn for_each(&self, now: Instant, mut see: impl FnMut(&FlowRecord)) {
-        for number in 0..self.taken.load(Ordering::Relaxed).min(self.capacity) {
+        for number in 0..self.taken.0.load(Ordering::Relaxed).min(self.capacity) {
             let Some(entry) = self.entry(number).filter(|entry| !entry.is_free()) else { continue };
             let key = entry.key();
             let Some(seen) = entry.read(&key).filter(|seen| !seen.flags.is_revoked()) else { continue };
@@ -208,7 +213,7 @@ impl FlowTable {
     /// Shows to `see` of every flow the rules that admitted it, its packets and its bytes, both directions together: what
     /// rules are billed for, without the rest of a [`FlowRecord`]. As with [`Self::for_each`].
     pub fn for_each_sum(&self, mut see: impl FnMut([Option<RuleId>; 2], u64, u64)) {
-        for number in 0..self.taken.load(Ordering::Relaxed).min(self.capacity) {
+        for number in 0..self.taken.0.load(Ordering::Relaxed).min(self.capacity) {
             let Some(entry) = self.entry(number) else { return };
             let before = entry.version();
             if entry.is_free() || entry.flags().is_revoked() {
@@ -237,7 +242,7 @@ impl FlowTable {
     /// Ends every flow that the port with this slot has begun, because the port is no more; `ended` is told of each. Looks at
     /// every flow there is.
     pub fn forget(&self, slot: u32, now: Instant, mut ended: impl FnMut(&FlowRecord, Ending)) {
-        for number in 0..self.taken.load(Ordering::Relaxed).min(self.capacity) {
+        for number in 0..self.taken.0.load(Ordering::Relaxed).min(self.capacity) {
             let Some(entry) = self.entry(number) else { return };
             if entry.is_free() || self.owner(number) != slot {
                 continue;
@@ -298,7 +303,7 @@ impl FlowTable {
         now: Instant,
         mut ended: impl FnMut(&FlowRecord, Ending),
     ) -> Result<u32, Refused> {
-        let count = self.counts.get(slot as usize).ok_or(Refused::NoRoom)?;
+        let Apart(count) = self.counts.get(slot as usize).ok_or(Refused::NoRoom)?;
         // Several workers at once may go beyond the limit by one each.
         if count.load(Ordering::Relaxed) >= self.per_port && !self.evict_of(place, slot, now, &mut ended) {
             return Err(Refused::NoRoom);
@@ -419,8 +424,8 @@ impl FlowTable {
     /// One flow more, or less, of the port that began it.
     fn count_for(&self, number: u32, more: bool) {
         match self.counts.get(self.owner(number) as usize) {
-            Some(count) if more => count.fetch_add(1, Ordering::Relaxed),
-            Some(count) => count.fetch_sub(1, Ordering::Relaxed),
+            Some(Apart(count)) if more => count.fetch_add(1, Ordering::Relaxed),
+            Some(Apart(count)) => count.fetch_sub(1, Ordering::Relaxed),
             None => 0,
         };
     }
@@ -562,10 +567,10 @@ impl FlowTable {
     /// An entry that nobody uses, from the shard's own or from the stock.
     fn unused(&self, shard: &mut Shard) -> Option<u32> {
         if shard.lists[FREE as usize].first == 0 {
-            let first = self.taken.fetch_add(CHUNK, Ordering::Relaxed);
+            let first = self.taken.0.fetch_add(CHUNK, Ordering::Relaxed);
             if first >= self.capacity {
                 // Given back, so that the count cannot run over.
-                self.taken.fetch_sub(CHUNK, Ordering::Relaxed);
+                self.taken.0.fetch_sub(CHUNK, Ordering::Relaxed);
                 return None;
             }
             for number in first..(first + CHUNK).min(self.capacity) {
@@ -608,8 +613,16 @@ impl FlowTable {
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
-        // A panic in a worker ends the process, so a poisoned lock is only met while it goes down.
-        self.shards[shard % SHARDS].0.lock().unwrap_or_else(PoisonError::into_inner)
+        let Apart(shard) = &self.shards[shard % SHARDS];
+        for _ in 0..TRIES {
+            match shard.try_lock() {
+                Ok(guard) => return guard,
+                // A panic in a worker ends the process, so a poisoned lock is only met while it goes down.
+                Err(TryLockError::Poisoned(error)) => return error.into_inner(),
+                Err(TryLockError::WouldBlock) => (0..PAUSES).for_each(|_| core::hint::spin_loop()),
+            }
+        }
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // Cold word 0: previous u32 | next u32. Word 1: list u32 | owner u32. Only touched with the shard's lock held.
