@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::console::Console;
 use crate::image::image;
+use crate::netns::inside;
 use crate::process::{Process, eventually, read_lossy, tail};
 use crate::qmp::Qmp;
 use crate::shell::{Output, Shell};
@@ -139,6 +140,8 @@ pub struct GuestSpec {
     pub memory: u32,
     /// Processors.
     pub cpus: u16,
+    /// The network namespace in which QEMU runs, by name; for cards that are TAP devices there.
+    pub netns: Option<String>,
     /// Wait for the state of another guest (`-incoming`) instead of booting.
     pub incoming: Option<PathBuf>,
 }
@@ -152,6 +155,7 @@ impl GuestSpec {
             nic_arguments: Vec::new(),
             memory: MEMORY,
             cpus: 1,
+            netns: None,
             incoming: None,
         }
     }
@@ -203,7 +207,11 @@ impl Guest {
         // The memory backend comes with `palisade port attach`'s arguments; two of the same name would be refused.
         let own_memory = !spec.nic_arguments.iter().any(|argument| argument.starts_with("memory-backend"));
         let memory = format!("{}M", spec.memory);
-        let mut command = Command::new("qemu-system-x86_64");
+        let program = "qemu-system-x86_64";
+        let mut command = match &spec.netns {
+            Some(netns) => inside(netns, program),
+            None => Command::new(program),
+        };
         command
             .args(["-accel", "tcg", "-cpu", "qemu64", "-nodefaults", "-display", "none"])
             .args(["-smp", &spec.cpus.to_string(), "-m", &format!("{memory},slots=4,maxmem=2G")])

@@ -6,15 +6,19 @@
 //!
 //! * [`process`], [`scratch`], [`netns`]: what tests are made of
 //! * [`image`], [`guest`], [`console`], [`qmp`]: QEMU guests and how to talk to them
-//! * [`palisade`]: the binary under test and its command line
+//! * [`palisade`], [`daemon`]: the binary under test, its command line and its processes
 //! * [`shell`], [`traffic`], [`capture`], [`scapy`]: commands, streams and frames at either kind of end
-//! * [`lab`]: the usual topology; [`trials`]: how a test file runs its checks
+//! * [`lab`]: the usual topology of one host; [`mesh`], [`fabric`]: several hosts and what joins them
+//! * [`trials`]: how a test file runs its checks
 
 pub mod capture;
 pub mod console;
+pub mod daemon;
+pub mod fabric;
 pub mod guest;
 pub mod image;
 pub mod lab;
+pub mod mesh;
 pub mod netns;
 pub mod palisade;
 pub mod process;

@@ -1,6 +1,7 @@
 //! Network namespaces: the other kind of end, and a place for tools that need a real Linux beside the guest.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,9 +45,7 @@ impl Netns {
 
     /// A command that will run inside the namespace.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
-        command
+        inside(&self.name, program)
     }
 
     /// Runs `ip` inside the namespace.
@@ -98,6 +97,13 @@ pub fn remove_all() {
 
 fn made() -> MutexGuard<'static, BTreeSet<String>> {
     MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A command that will run inside the namespace of this name; it becomes the program, with its process id.
+pub fn inside(name: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", name]).arg(program);
+    command
 }
 
 /// Runs `ip` on the host.

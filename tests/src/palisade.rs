@@ -1,40 +1,35 @@
-//! The binary under test: one `palisade up` with directories of its own, and its command line.
+//! The binary under test: one `palisade up` or `palisade manager` with directories of its own, and its command line.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use rustix::process::Signal;
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::process::{Process, eventually, run_with_input, tail};
+use crate::daemon::Daemon;
+use crate::netns::{Netns, inside};
+use crate::process::{eventually, run_with_input, tail};
 use crate::scratch::target_dir;
 use crate::shell::Output;
 
 /// The host's name in every test.
 pub const HOST: &str = "host-a";
-/// How long a start may take on a busy machine.
-const START: Duration = Duration::from_secs(20);
+/// Where a manager listens by default.
+const MANAGER_PORT: u16 = 7470;
 /// How long a client command may take.
 const COMMAND: Duration = Duration::from_secs(20);
 
-/// One running `palisade up`.
+/// One running manager, alone or with this machine's agent, and the command line as its administrator has it.
 #[derive(Debug)]
 pub struct Palisade {
     dir: PathBuf,
-    port: u16,
-    extra: Vec<String>,
-    running: Mutex<Running>,
-}
-
-#[derive(Debug)]
-struct Running {
-    process: Process,
-    starts: u32,
+    url: String,
+    /// The namespace it runs in, and every command.
+    place: Option<String>,
+    daemon: Daemon,
 }
 
 /// One port of a workload as `palisade get workloads -o json` shows it.
@@ -48,18 +43,41 @@ impl Palisade {
     /// When the binary is not built or does not become ready; the message holds its output.
     pub fn start(dir: &Path, extra: &[&str]) -> Result<Self> {
         // The kernel picks a free port; it stays free but for a race that nobody here runs.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let extra: Vec<String> = extra.iter().map(|&word| word.to_owned()).collect();
-        let process = spawn(dir, port, &extra, 1)?;
-        let running = Mutex::new(Running { process, starts: 1 });
-        let palisade = Self { dir: dir.to_owned(), port, extra, running };
-        palisade.wait_ready()?;
-        Ok(palisade)
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        Self::run(dir, None, "up", address, &[&["--host", HOST], extra].concat())
+    }
+
+    /// Starts `palisade manager` in a namespace, without an agent, with its state below `dir`.
+    ///
+    /// # Errors
+    /// As [`Palisade::start`].
+    pub fn manager(dir: &Path, place: &Netns, address: IpAddr) -> Result<Self> {
+        Self::run(dir, Some(place), "manager", (address, MANAGER_PORT).into(), &[])
+    }
+
+    fn run(
+        dir: &Path,
+        place: Option<&Netns>,
+        command: &str,
+        listen: SocketAddr,
+        extra: &[&str],
+    ) -> Result<Self> {
+        let (state, run) = (dir.join("state").display().to_string(), dir.join("run").display().to_string());
+        let listens = listen.to_string();
+        let mut words = vec![command, "--state-dir", &state, "--listen", &listens];
+        if command == "up" {
+            words.extend(["--run-dir", &run]);
+        }
+        words.extend(extra);
+        let words = words.into_iter().map(str::to_owned).collect();
+        let daemon = Daemon::start(dir, place, words)?;
+        let place = place.map(|netns| netns.id().to_owned());
+        Ok(Self { dir: dir.to_owned(), url: format!("https://{listen}"), place, daemon })
     }
 
     /// The manager's address.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        self.url.clone()
     }
 
     /// `--state-dir`.
@@ -72,9 +90,9 @@ impl Palisade {
         self.dir.join("run")
     }
 
-    /// The process id.
-    pub fn id(&self) -> u32 {
-        self.running().process.id()
+    /// The process.
+    pub fn daemon(&self) -> &Daemon {
+        &self.daemon
     }
 
     /// The vhost-user socket that a port has by default.
@@ -82,63 +100,43 @@ impl Palisade {
         self.run_dir().join("ports").join(format!("{workload}.{port}.sock"))
     }
 
-    /// Ends the process as a crash would.
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.daemon.id()
+    }
+
+    /// [`Daemon::kill9`].
     pub fn kill9(&self) {
-        self.running().process.kill();
+        self.daemon.kill9();
     }
 
-    /// Asks for a graceful stop and waits for it.
+    /// [`Daemon::stop`].
     ///
     /// # Errors
-    /// When it does not end within 10 s or not with exit code 0.
+    /// As that.
     pub fn stop(&self) -> Result<()> {
-        let status = {
-            let process = &mut self.running().process;
-            process.signal(Signal::TERM)?;
-            process.wait(Duration::from_secs(10))?
-        };
-        ensure!(status.success(), "graceful stop ended with {status}:\n{}", tail(&self.log(), 40));
-        Ok(())
+        self.daemon.stop()
     }
 
-    /// Starts a new process in the place of one that was killed or stopped; returns when it was started.
+    /// [`Daemon::start_again`].
     ///
     /// # Errors
-    /// When the program cannot be started.
+    /// As that.
     pub fn start_again(&self) -> Result<Instant> {
-        let mut running = self.running();
-        ensure!(!running.process.is_running(), "the previous process still runs");
-        running.starts += 1;
-        let started = Instant::now();
-        running.process = spawn(&self.dir, self.port, &self.extra, running.starts)?;
-        Ok(started)
+        self.daemon.start_again()
     }
 
-    /// Waits for the line `ready`.
+    /// [`Daemon::wait_ready`].
     ///
     /// # Errors
-    /// When the process ends first or takes longer than 20 s.
+    /// As that.
     pub fn wait_ready(&self) -> Result<()> {
-        let end = Instant::now() + START;
-        while !self.log().lines().any(|line| line.trim() == "ready") {
-            if !self.running().process.is_running() {
-                bail!("palisade ended before it was ready:\n{}", tail(&self.log(), 40));
-            }
-            if Instant::now() > end {
-                bail!("palisade is not ready after {START:?}:\n{}", tail(&self.log(), 40));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        self.daemon.wait_ready()
     }
 
     /// What the running process has printed.
     pub fn log(&self) -> String {
-        self.running().process.output()
-    }
-
-    fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.daemon.log()
     }
 
     /// Runs a client command as the administrator.
@@ -250,7 +248,10 @@ impl Palisade {
         token: Option<&str>,
         body: Option<&str>,
     ) -> Result<(u16, String)> {
-        let mut command = Command::new("curl");
+        let mut command = match &self.place {
+            Some(place) => inside(place, "curl"),
+            None => Command::new("curl"),
+        };
         command.args(["--silent", "--show-error", "--max-time", "10", "--request", method]);
         command.args(["--write-out", "\n%{http_code}"]).arg("--cacert").arg(self.state_dir().join("ca.pem"));
         if let Some(token) = token {
@@ -277,7 +278,11 @@ impl Palisade {
 
     /// A client command, with the environment that finds this manager.
     pub fn client(&self) -> Command {
-        let mut command = Command::new(binary().unwrap_or_else(|_| "palisade".into()));
+        let binary = binary().unwrap_or_else(|_| "palisade".into());
+        let mut command = match &self.place {
+            Some(place) => inside(place, binary),
+            None => Command::new(binary),
+        };
         command
             .env("PALISADE_URL", self.url())
             .env("PALISADE_CA", self.state_dir().join("ca.pem"))
@@ -359,18 +364,4 @@ pub fn binary() -> Result<PathBuf> {
     };
     ensure!(path.exists(), "{path:?} is not built: cargo build --release -p palisade");
     Ok(path)
-}
-
-fn spawn(dir: &Path, port: u16, extra: &[String], start: u32) -> Result<Process> {
-    let mut command = Command::new(binary()?);
-    command
-        .arg("up")
-        .arg("--state-dir")
-        .arg(dir.join("state"))
-        .arg("--run-dir")
-        .arg(dir.join("run"))
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--host", HOST])
-        .args(extra)
-        .env("NO_COLOR", "1");
-    Process::spawn("palisade up", &mut command, &dir.join(format!("palisade-{start}.log")))
 }

@@ -1,4 +1,7 @@
-//! `cargo xtask demo`: two virtual machines and a container on one network, seen from outside.
+//! `cargo xtask demo`: two hosts, a virtual machine and a container on each, seen from outside.
+//!
+//! Network `blue` reaches over both hosts: machine `a` and container `c` on host-a, machine `b` on host-b. Network `green`
+//! is behind the same router, with container `d` on host-b.
 //!
 //! Every line with a mark is checked; the exit code is not 0 when one of them fails.
 
@@ -11,20 +14,29 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::capture::Capture;
-use e2e::guest::{Guest, GuestSpec, Nic};
-use e2e::lab::{GATEWAY, LINK, Lab, LabSpec, container, labelled, machine, settle, v4_of, v6_of};
-use e2e::process::kill_all;
+use e2e::fabric::BRIDGE;
+use e2e::lab::{LINK, labelled};
+use e2e::mesh::{Mesh, MeshSpec};
+use e2e::process::{kill_all, run as run_command};
 use e2e::scapy::send_from_guest;
 use e2e::shell::Shell;
 use e2e::traffic::{must_ping, ping, stream, wait_ping};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Not the usual 1500, to show that the guests were told.
-const MTU: &str = "1400";
-const MEGABYTES: u32 = 100;
-/// Both ways between the machines, and between a machine and the container.
-const WAYS: [(&str, &str); 4] = [("a", "b"), ("b", "a"), ("a", "c"), ("c", "a")];
+/// What crosses the underlay between emulated machines; between containers, ten times that.
+const MEGABYTES: u32 = 10;
+/// Gateways of both networks, which the router answers for on every host.
+const GATEWAYS: [&str; 4] = ["10.0.1.1", "fd00:1::1", "10.0.2.1", "fd00:2::1"];
+/// Within a host, across hosts, and through the router.
+const WAYS: [(&str, &str, &str); 6] = [
+    ("a", "c", "on one host"),
+    ("a", "b", "across hosts"),
+    ("b", "c", "across hosts"),
+    ("a", "d", "across hosts, through the router"),
+    ("b", "d", "on one host, through the router"),
+    ("d", "c", "across hosts, through the router"),
+];
 
 fn main() -> ExitCode {
     let keep = std::env::args().any(|word| word == "--keep");
@@ -48,77 +60,71 @@ fn main() -> ExitCode {
 }
 
 fn play(stage: &mut Stage, keep: bool, interrupted: std::sync::mpsc::Receiver<()>) -> Result<()> {
-    stage.title("One host, one network, three workloads");
-    let spec = LabSpec { guests: vec![], mtu: MTU, ..LabSpec::default() };
-    let mut lab = stage
-        .step("`palisade up` is ready, network blue and container c are realised", || Lab::start(&spec))?;
-    stage.step("virtual machines a and b are declared in one transaction", || {
-        let none = Nic::new("", "");
-        lab.palisade.apply(&(machine("a", &none) + &machine("b", &none)))
-    })?;
+    stage.title("Two hosts, two networks, four workloads");
+    let spec = MeshSpec { boot: false, ..MeshSpec::default() };
+    let mut mesh = stage.step(
+        "a manager runs, host-a and host-b join it, networks blue and green and all workloads are realised",
+        || Mesh::start(&spec),
+    )?;
     let arguments = stage.step("`palisade port attach a --qemu` prints QEMU's arguments", || {
-        Ok([lab.palisade.qemu_arguments("a")?, lab.palisade.qemu_arguments("b")?])
+        Ok([("a", mesh.qemu_arguments("a")?), ("b", mesh.qemu_arguments("b")?)])
     })?;
-    stage.quote(&arguments[0].join(" "));
+    stage.quote(&arguments[0].1.join(" "));
     stage
-        .step("two QEMU guests boot Debian's kernel with virtio-net over vhost-user", || {
-            let mut guests = Vec::new();
-            for (name, arguments) in ["a", "b"].iter().zip(&arguments) {
-                let spec = GuestSpec::new(name).with_nic_arguments(arguments);
-                guests.push(Guest::start(spec, lab.scratch.path())?);
-            }
-            for guest in guests {
-                guest.wait_ready()?;
-                settle(&guest)?;
-                lab.put(guest);
-            }
-            Ok(())
+        .step("a QEMU guest boots on each host: Debian's kernel, virtio-net over vhost-user", || {
+            mesh.boot(&arguments)
         })
-        .map_err(|error| error.context(lab.report()))?;
-    let outcome = checks(stage, &lab, &interrupted);
+        .map_err(|error| error.context(mesh.report()))?;
+    let outcome = checks(stage, &mesh, &interrupted);
     if outcome.is_err() {
-        return outcome.map_err(|error| error.context(lab.report()));
+        return outcome.map_err(|error| error.context(mesh.report()));
     }
     stage.title("What the operator sees: palisade get workloads");
-    stage.quote(&lab.palisade.cli(&["get", "workloads"])?);
+    stage.quote(&mesh.palisade.cli(&["get", "workloads"])?);
+    stage.title("palisade get hosts");
+    stage.quote(&mesh.palisade.cli(&["get", "hosts"])?);
     if keep {
-        stay(stage, &lab, &interrupted)?;
+        stay(stage, &mesh, &interrupted)?;
     }
     Ok(())
 }
 
-fn checks(stage: &mut Stage, lab: &Lab, interrupted: &std::sync::mpsc::Receiver<()>) -> Result<()> {
+fn checks(stage: &mut Stage, mesh: &Mesh, interrupted: &std::sync::mpsc::Receiver<()>) -> Result<()> {
     for name in ["a", "b"] {
-        let declared = lab.palisade.port(name, "eth0")?.mac()?;
-        stage.check(&format!("guest {name} has MAC {declared} and MTU {MTU} from its device"), || {
-            let seen = lab.guest(name).run("cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu")?;
-            ensure!(seen == format!("{declared}\n{MTU}\n"), "it has {seen:?}");
+        let port = mesh.palisade.port(name, "eth0")?;
+        let (mac, mtu) = (port.mac()?, port.mtu());
+        stage.check(&format!("guest {name} has MAC {mac} and MTU {mtu} from its device"), || {
+            let seen = mesh.guest(name).run("cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu")?;
+            ensure!(seen == format!("{mac}\n{mtu}\n"), "it has {seen:?}");
             Ok(String::new())
         });
     }
 
     stage.title("Everybody reaches everybody");
-    for gateway in GATEWAY {
-        stage.check(&format!("a pings the gateway {gateway}"), || answered(lab, "a", gateway.parse()?));
+    for gateway in GATEWAYS {
+        stage.check(&format!("a pings the gateway {gateway}"), || answered(mesh, "a", gateway.parse()?));
     }
-    for (from, to) in WAYS {
-        for address in [v4_of(to), v6_of(to)] {
-            stage.check(&format!("{from} pings {to} at {address}"), || answered(lab, from, address));
+    for (from, to, how) in WAYS {
+        for address in mesh.addresses(to) {
+            stage.check(&format!("{from} pings {to} at {address}, {how}"), || answered(mesh, from, address));
         }
     }
+    underlay(stage, mesh)?;
 
-    stage.title(&format!("{MEGABYTES} MB over TCP, SHA-256 compared (emulated guests: function, not speed)"));
-    for (from, to) in WAYS {
-        for address in [v4_of(to), v6_of(to)] {
+    stage.title("Streams over TCP, SHA-256 compared (emulated guests: function, not speed)");
+    for (from, to, how) in WAYS {
+        let containers = !["a", "b"].iter().any(|machine| [from, to].contains(machine));
+        let megabytes = if containers { 10 * MEGABYTES } else { MEGABYTES };
+        for address in mesh.addresses(to) {
             ensure!(interrupted.try_recv().is_err(), "interrupted");
-            stage.check(&format!("{from} to {to} at {address}"), || {
-                let stream = stream(lab.end(from), lab.end(to), address, MEGABYTES)?;
+            stage.check(&format!("{megabytes} MB from {from} to {to} at {address}, {how}"), || {
+                let stream = stream(mesh.shell(from), mesh.shell(to), address, megabytes)?;
                 Ok(format!("{:.0} Mbit/s", stream.mbit_per_second()))
             });
         }
     }
 
-    firewall(stage, lab)?;
+    firewall(stage, mesh)?;
 
     stage.title("A guest that speaks in another's name is not heard");
     for (what, reason, source) in [
@@ -126,9 +132,45 @@ fn checks(stage: &mut Stage, lab: &Lab, interrupted: &std::sync::mpsc::Receiver<
         ("another MAC address", "spoofed-mac", "src='02:00:00:00:00:99',dst=PEER)/IP(src=V4,dst=PEER4)"),
     ] {
         stage.check(&format!("a sends 10 frames from {what}: dropped, counted as {reason}"), || {
-            spoof(lab, reason, source)
+            spoof(mesh, reason, source)
         });
     }
+    Ok(())
+}
+
+/// What the hosts know of their way to each other, and what goes over it.
+fn underlay(stage: &mut Stage, mesh: &Mesh) -> Result<()> {
+    stage.title("Between the hosts: GENEVE");
+    for host in &mesh.hosts {
+        stage.check(&format!("{} says how large a packet may be on its way to the other", host.name), || {
+            let mut mtu = None;
+            e2e::process::eventually("the path is measured", Duration::from_secs(15), || {
+                mtu = host.peers()?.iter().find_map(|peer| peer["pathMtu"].as_u64());
+                Ok(mtu.is_some())
+            })?;
+            Ok(format!("path MTU {}", mtu.unwrap_or_default()))
+        });
+    }
+    let packet = mesh.scratch.join("geneve.pcap").display().to_string();
+    stage.check("tshark decodes a packet of a to b on its way", || {
+        let filter = format!("udp dst port 6081 and src host {}", mesh.host("host-a").address);
+        let script = format!(
+            "/usr/bin/tcpdump -Z root --immediate-mode -U -c 5 -i {BRIDGE} -w {packet} '{filter}' > /dev/null 2>&1 & echo $!"
+        );
+        let pid = mesh.underlay.netns.run(&script)?;
+        let echo = ["-r", &packet, "-c", "1", "-Y", "geneve && icmp", "-V", "-O", "geneve,icmp"];
+        let mut decoded = String::new();
+        e2e::process::eventually("a packet is captured", Duration::from_secs(10), || {
+            must_ping(mesh.shell("a"), mesh.v4("b"))?;
+            decoded = run_command(std::process::Command::new("/usr/bin/tshark").args(echo), Duration::from_secs(20))?.text;
+            Ok(decoded.contains("Generic Network Virtualization"))
+        })?;
+        mesh.underlay.netns.run(&format!("kill {} 2>/dev/null || true", pid.trim()))?;
+        for line in decoded.lines().filter(|line| !line.trim().is_empty()) {
+            println!("      {line}");
+        }
+        Ok(String::new())
+    });
     Ok(())
 }
 
@@ -152,88 +194,90 @@ spec:
     - { name: rest, direction: in, action: reject }
 ";
 
-fn firewall(stage: &mut Stage, lab: &Lab) -> Result<()> {
-    stage.title("A firewall at every virtual NIC, by labels");
-    let none = Nic::new("", "");
-    lab.guest("b").run("nc -ll -p 5432 -e true > /dev/null 2>&1 &")?;
+fn firewall(stage: &mut Stage, mesh: &Mesh) -> Result<()> {
+    stage.title("A firewall at every virtual NIC, by labels, across hosts");
+    mesh.guest("b").run("nc -ll -p 5432 -e true > /dev/null 2>&1 &")?;
     stage.step("policy `open` is deleted: the baseline lets everybody out and nobody in", || {
-        lab.palisade.cli(&["delete", "policies", "open", "--wait"]).map(drop)
+        mesh.palisade.cli(&["delete", "policies", "open", "--wait"]).map(drop)
     })?;
     stage.check("a does not reach b any more", || {
-        ensure!(ping(lab.end("a"), v4_of("b"), 3)? == 0, "it does");
+        ensure!(ping(mesh.shell("a"), mesh.v4("b"), 3)? == 0, "it does");
         Ok(String::new())
     });
     stage.step("a is labelled tier=web, b tier=db; policy `shop` admits web to db at tcp/5432", || {
-        let labels = [("a", "tier: web"), ("b", "tier: db")];
-        let documents = labels.map(|(name, labels)| labelled(&machine(name, &none), labels));
-        lab.palisade.apply(&(SHOP.to_owned() + &documents.concat()))
+        let a = labelled(&mesh.document("a", "host-a")?, "tier: web");
+        let b = labelled(&mesh.document("b", "host-b")?, "tier: db");
+        mesh.palisade.apply(&format!("{SHOP}{a}{b}"))
     })?;
-    stage.check("a connects to b at 5432", || connects(lab, "a", true));
-    stage.check("c does not: it is refused", || connects(lab, "c", false));
-    stage.title("Why? palisade trace c b tcp/5432");
-    let trace = lab.palisade.try_cli(&["trace", "c", "b", "tcp/5432"], "")?;
+    stage.check("a, on host-a, connects to b, on host-b, at 5432", || connects(mesh, "a", true));
+    stage.check("c, on host-a, does not: it is refused", || connects(mesh, "c", false));
+    stage.check("d, on host-b and another network, does not", || connects(mesh, "d", false));
+    stage.title("Why? palisade trace d b tcp/5432");
+    let trace = mesh.palisade.try_cli(&["trace", "d", "b", "tcp/5432"], "")?;
     stage.quote(&trace.text);
     stage.check("the trace names the rule that refuses, shop/rest", || {
         ensure!(trace.code == 1 && trace.text.contains("shop/rest"), "it ended with {}", trace.code);
         Ok(String::new())
     });
-    stage.title("What c met lately: palisade why c --drops");
-    stage.quote(&lab.palisade.cli(&["why", "c", "--drops"])?);
-    let c = container("c", &lab.container("c").netns);
-    stage.step("c is labelled tier=web while it runs", || lab.palisade.apply(&labelled(&c, "tier: web")))?;
-    stage.check("now c connects, too", || connects(lab, "c", true));
+    stage.title("What d met lately: palisade why d --drops");
+    stage.quote(&mesh.palisade.cli(&["why", "d", "--drops"])?);
+    stage.step("c is labelled tier=web while it runs", || {
+        mesh.palisade.apply(&labelled(&mesh.document("c", "host-a")?, "tier: web"))
+    })?;
+    stage.check("now c connects, too", || connects(mesh, "c", true));
     stage.title("The database's connections: palisade flows --workload b");
-    let flows = lab.palisade.cli(&["flows", "--workload", "b"])?;
+    let flows = mesh.palisade.cli(&["flows", "--workload", "b"])?;
     let shown = flows.lines().filter(|line| line.starts_with("HOST") || line.contains(":5432"));
     stage.quote(&shown.collect::<Vec<_>>().join("\n"));
     Ok(())
 }
 
-fn connects(lab: &Lab, from: &str, wanted: bool) -> Result<String> {
-    let command = format!("nc -w 2 {} 5432 < /dev/null", v4_of("b"));
-    let connects = lab.end(from).try_run(&command, Duration::from_secs(20))?.success();
+fn connects(mesh: &Mesh, from: &str, wanted: bool) -> Result<String> {
+    let command = format!("nc -w 2 {} 5432 < /dev/null", mesh.v4("b"));
+    let connects = mesh.shell(from).try_run(&command, Duration::from_secs(20))?.success();
     ensure!(connects == wanted, "it {}", if connects { "does" } else { "does not" });
     Ok(String::new())
 }
 
-fn answered(lab: &Lab, from: &str, address: IpAddr) -> Result<String> {
-    wait_ping(lab.end(from), address, LINK)?;
-    must_ping(lab.end(from), address)?;
+fn answered(mesh: &Mesh, from: &str, address: IpAddr) -> Result<String> {
+    wait_ping(mesh.shell(from), address, LINK)?;
+    must_ping(mesh.shell(from), address)?;
     Ok(String::new())
 }
 
-fn spoof(lab: &Lab, reason: &str, source: &str) -> Result<String> {
-    let mac = |name: &str| lab.palisade.port(name, "eth0")?.mac();
+fn spoof(mesh: &Mesh, reason: &str, source: &str) -> Result<String> {
+    let mac = |name: &str| mesh.palisade.port(name, "eth0")?.mac();
     let words = [
         ("=MAC", mac("a")?),
-        ("=PEER4", v4_of("b").to_string()),
+        ("=PEER4", mesh.v4("b").to_string()),
         ("=PEER", mac("b")?),
-        ("=V4", v4_of("a").to_string()),
+        ("=V4", mesh.v4("a").to_string()),
     ];
     let mut frame = format!("Ether({source}/UDP(sport=4242,dport=4242)");
     for (word, value) in words {
         frame = frame.replace(word, &format!("='{value}'"));
     }
-    let at_b = Capture::start(lab.guest("b"), "eth0", "udp port 4242")?;
-    let before = lab.palisade.port("a", "eth0")?.drops(reason);
-    send_from_guest(lab.guest("a"), "eth0", &format!("[{frame}]*10"))?;
-    let counted = lab.palisade.wait_drops("a", reason, before, 10)?;
-    let arrived = at_b.stop(lab.guest("b"))?;
+    let at_b = Capture::start(mesh.guest("b"), "eth0", "udp port 4242")?;
+    let before = mesh.palisade.port("a", "eth0")?.drops(reason);
+    send_from_guest(mesh.guest("a"), "eth0", &format!("[{frame}]*10"))?;
+    let counted = mesh.palisade.wait_drops("a", reason, before, 10)?;
+    let arrived = at_b.stop(mesh.guest("b"))?;
     ensure!(counted == 10 && arrived.is_empty(), "counted {counted} of 10, b received {arrived:#?}");
     Ok(format!("{reason} +{counted}, b saw none"))
 }
 
 /// Stays up until Ctrl-C and says how to look around.
-fn stay(stage: &Stage, lab: &Lab, interrupted: &std::sync::mpsc::Receiver<()>) -> Result<()> {
-    let state = lab.palisade.state_dir();
+fn stay(stage: &Stage, mesh: &Mesh, interrupted: &std::sync::mpsc::Receiver<()>) -> Result<()> {
+    let (state, manager) = (mesh.palisade.state_dir(), mesh.manager().id());
     println!("\n{}", stage.bold("Staying up. Look around in another terminal, Ctrl-C here ends it:"));
-    println!("  export PALISADE_URL={} PALISADE_STATE_DIR={}", lab.palisade.url(), state.display());
+    println!("  export PALISADE_URL={} PALISADE_STATE_DIR={}", mesh.palisade.url(), state.display());
     println!("  export PALISADE_CA={0}/ca.pem PALISADE_TOKEN_FILE={0}/admin.token", state.display());
-    println!("  {} get workloads", e2e::palisade::binary()?.display());
-    println!("  ip netns exec {} ping {}", lab.container("c").netns.id(), v4_of("a"));
+    println!("  ip netns exec {manager} {} get hosts", e2e::palisade::binary()?.display());
+    println!("  ip netns exec {} ping {}", mesh.container("c").id(), mesh.v4("b"));
+    println!("  ip netns exec {} tcpdump -n -i {BRIDGE} udp port 6081", mesh.underlay.netns.id());
     println!(
         "  socat -,raw,echo=0 UNIX-CONNECT:{}     # a shell in guest a",
-        lab.scratch.join("a.tty").display()
+        mesh.scratch.join("a.tty").display()
     );
     interrupted.recv().context("no way to be interrupted")
 }
@@ -325,7 +369,7 @@ impl Stage {
             self.begin.elapsed().as_secs_f64()
         );
         println!("\n{}", self.bold(&sum));
-        println!("This is one host. A mesh of several hosts, encrypted between them, is a later step.");
+        println!("Between the hosts packets are in clear: encryption is a later step.");
         if failed == 0 && ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
