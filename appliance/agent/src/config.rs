@@ -94,8 +94,9 @@ impl FromStr for Poll {
 /// Where slices come from and status goes to.
 #[derive(Debug)]
 pub enum Source {
-    /// A manager's HTTP API. Reconnects for ever.
-    Manager(mgmt_client::Endpoint),
+    /// The managers of the mesh that this machine joined, one after the other, for ever: those at these URLs, or when there
+    /// are none those that it knows from joining. It waits when it has not joined yet.
+    Managers(Vec<String>),
     /// The caller. When the sending side ends, the last slice stays in force.
     Channel {
         /// Slices to put in force; of several waiting only the last counts.

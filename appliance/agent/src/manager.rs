@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use mgmt_client::{AgentEvent, Client, Endpoint, Error};
+use mgmt_client::{AgentEvent, Client, Error};
 use mgmt_types::agent::{HostStatus, Link, Underlay};
 use mgmt_types::question::{Answer, Asked, FlowTidings, Question, Reply};
 use tokio::sync::{Notify, mpsc, watch};
@@ -15,6 +15,7 @@ use crate::answers::Answers;
 use crate::board::Board;
 use crate::control::Message;
 use crate::following::{Following, Taken};
+use crate::mesh::Mesh;
 
 /// The pause after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -33,27 +34,21 @@ const ROUTINE: Duration = Duration::from_secs(2);
 
 /// Puts the manager's slices to the control thread and posts what that reports. Ends with the control thread.
 pub(crate) async fn follow(
-    host: String,
+    mesh: &Mesh,
     following: Following,
-    endpoint: Endpoint,
     reports: watch::Receiver<HostStatus>,
     control: Sender<Message>,
     board: &Board,
     answers: &Arc<Answers>,
 ) {
-    let client = match Client::connect(&endpoint) {
-        Ok(client) => client,
-        Err(error) => {
-            log::error!("no manager is followed: {error}");
-            return board.set_silence(Some(format!("no manager is followed: {error}")));
-        }
-    };
+    let (client, membership) = mesh.client(board).await;
     let connected = Notify::new();
-    let line =
-        Line { client: &client, host: &host, control: &control, board, answers, connected: &connected };
+    let (host, control) = (mesh.host.as_str(), &control);
+    let line = Line { client: &client, host, control, board, answers, connected: &connected };
     tokio::select! {
         () = line.receive(following) => {}
         () = post(&client, reports, &connected) => {}
+        () = mesh.renew(&client, membership) => {}
     }
 }
 

@@ -18,6 +18,7 @@ use crate::board::Board;
 use crate::config::{Config, Source};
 use crate::control::{Control, Message, Parts};
 use crate::housekeeper;
+use crate::identity;
 use crate::large_pages;
 use crate::plane::Plane;
 use crate::recorder::Recorder;
@@ -126,7 +127,10 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
     }
 
     let manager = match &source {
-        Source::Manager(endpoint) => home::authority(&endpoint.url),
+        Source::Managers(urls) => {
+            let kept = || identity::load(&state_dir).ok().flatten()?.managers.first().cloned();
+            urls.first().cloned().or_else(kept).and_then(|url| home::authority(&url))
+        }
         Source::Channel { .. } | Source::Kept => None,
     };
     let (control, inbox) = channel();
@@ -166,7 +170,7 @@ pub fn run(config: Config) -> Result<Handle, RunError> {
     handle.housekeeper = Some(start_housekeeper(recorder.clone(), plane.clone())?);
     handle.prober = Some(start_prober(plane.clone(), control.clone())?);
     let answers = Answers { host: host.clone(), run_dir: run_dir.clone(), key, plane, recorder };
-    let talk = Talk { host, in_force, board, answers: Arc::new(answers), reports, control };
+    let talk = Talk { host, state_dir, in_force, board, answers: Arc::new(answers), reports, control };
     let sync = Sync::start(talk, &run_dir.join("agent.sock"), source)?;
     handle.sync = Some(sync);
     Ok(handle)

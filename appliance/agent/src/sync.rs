@@ -18,6 +18,7 @@ use crate::control::Message;
 use crate::following::Following;
 use crate::local_api;
 use crate::manager;
+use crate::mesh::Mesh;
 use crate::run::RunError;
 
 /// Whom the conversation is between.
@@ -25,6 +26,7 @@ pub(crate) struct Talk {
     pub(crate) host: String,
     /// The slice that is in force before the first word of a manager.
     pub(crate) in_force: Option<Arc<Slice>>,
+    pub(crate) state_dir: PathBuf,
     pub(crate) board: Arc<Board>,
     pub(crate) answers: Arc<Answers>,
     pub(crate) reports: watch::Receiver<HostStatus>,
@@ -41,7 +43,7 @@ pub(crate) struct Sync {
 
 impl Sync {
     pub(crate) fn start(talk: Talk, socket: &Path, source: Source) -> Result<Self, RunError> {
-        let Talk { host, in_force, board, answers, reports, control } = talk;
+        let Talk { host, state_dir, in_force, board, answers, reports, control } = talk;
         let at_socket = |source| RunError::Path { path: socket.to_path_buf(), source };
         let listener = local_api::listen(socket).map_err(at_socket)?;
         let resources = |source| RunError::Resources { what: "the runtime for HTTP", source };
@@ -60,10 +62,11 @@ impl Sync {
             };
             let talk = async {
                 match source {
-                    Source::Manager(endpoint) => {
+                    Source::Managers(managers) => {
                         let following = Following::new(host.clone(), in_force.as_deref());
                         drop(in_force);
-                        manager::follow(host, following, endpoint, reports, control, &talking, &answers).await
+                        let mesh = Mesh { host, state_dir, managers };
+                        manager::follow(&mesh, following, reports, control, &talking, &answers).await
                     }
                     Source::Channel { slices, status } => {
                         with_channel(slices, status, reports, control).await

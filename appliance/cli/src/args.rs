@@ -15,6 +15,7 @@ Exit codes:
 
 Environment of the client commands:
   PALISADE_URL, PALISADE_CA, PALISADE_TOKEN, PALISADE_TOKEN_FILE   where the manager is and how to be let in
+  PALISADE_JOIN_TOKEN  what `join` joins with
   PALISADE_STATE_DIR   on the manager's machine: where these four are found when not given
   NO_COLOR             no colours, whatever the value
   RUST_LOG             which log lines `up`, `manager` and `agent` write to stderr";
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     Up(commands::up::Args),
     Manager(commands::manager::Args),
     Agent(commands::agent::Args),
+    Join(commands::join::Args),
     Apply(commands::apply::Args),
     Get(commands::get::Args),
     Hosts(commands::hosts::Args),
@@ -49,7 +51,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Port(commands::port::Command),
     #[command(subcommand)]
+    User(commands::user::Command),
+    #[command(subcommand)]
     Token(commands::token::Command),
+    #[command(subcommand)]
+    JoinToken(commands::join_token::Command),
+    #[command(subcommand)]
+    Authority(commands::authority::Command),
     Audit(commands::audit::Args),
     Completions(commands::completions::Args),
     Version(commands::version::Args),

@@ -53,11 +53,6 @@ pub(crate) fn admin_token(state_dir: &Path) -> PathBuf {
     state_dir.join("admin.token")
 }
 
-/// The token for the agent of the manager's machine; the manager writes it at its first start.
-pub(crate) fn agent_token(state_dir: &Path) -> PathBuf {
-    state_dir.join("agent.token")
-}
-
 /// Where the manager that uses this directory listens, for client commands on the same machine.
 pub(crate) fn url(state_dir: &Path) -> PathBuf {
     state_dir.join("manager.url")

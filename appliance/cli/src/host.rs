@@ -21,7 +21,7 @@ const MOST_FLOWS: i64 = (1 << 24) - 2;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Data plane")]
 pub(crate) struct HostArgs {
-    /// Name of this host, as workloads name it [default: this machine's host name]
+    /// Name of this host, as workloads name it [default: the name it joined with, or this machine's host name]
     #[arg(long, value_name = "NAME", env = "PALISADE_HOST")]
     host: Option<String>,
     /// Worker threads [default: one for each of --cpus, else one for each CPU of this process, at most 4]
@@ -90,6 +90,11 @@ impl HostArgs {
                 "{whence} {name:?} {error}\n  give a name with --host, such as --host host-a"
             ))),
         }
+    }
+
+    /// The host's name when it was given, else `known`.
+    pub(crate) fn name_or(&self, known: &str) -> Result<String, Failure> {
+        if self.host.is_none() { Ok(known.to_owned()) } else { self.name() }
     }
 
     /// All an agent needs.

@@ -1,6 +1,8 @@
 //! One manager, and how requests reach it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,11 +14,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use mgmt_types::Problem;
+use mgmt_types::{AUTHORITY_HEADER, Problem, ProblemKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, tls};
+use crate::Error;
+use crate::tls::{self, Trust};
 
 /// Where a manager is and how to be let in.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,13 +56,22 @@ impl Default for Timeouts {
 /// Largest answer that is read: the audit log and 20 000 ports with all their counters stay far below.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// A client of one manager. Connections are made when needed and kept for a while; clones share them.
+type Http = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A client of one manager, or of several that share one state: then the next one is asked after one that cannot be reached.
+/// Connections are made when needed and kept for a while; clones share them.
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    base: String,
-    authorization: HeaderValue,
+    http: Arc<RwLock<Http>>,
+    /// Base URLs; at least one.
+    bases: Arc<[String]>,
+    /// Which of them is asked now.
+    at: Arc<AtomicUsize>,
+    /// None for who is known by a certificate.
+    authorization: Option<HeaderValue>,
     timeouts: Timeouts,
+    /// The authority of hosts, as the manager last named it.
+    authority: Arc<Mutex<Option<String>>>,
 }
 
 impl Client {
@@ -76,27 +88,64 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`].
     pub fn connect_with(endpoint: &Endpoint, timeouts: Timeouts) -> Result<Self, Error> {
-        let base = base(&endpoint.url)?;
-        let tls = tls::trusting_only(&endpoint.ca_pem)?;
+        let tls = tls::config(Trust::Only(&endpoint.ca_pem), None)?;
         let mut authorization =
             HeaderValue::from_str(&format!("Bearer {}", endpoint.token.trim())).map_err(|_| Error::Token)?;
         authorization.set_sensitive(true);
+        Self::over(std::slice::from_ref(&endpoint.url), tls, Some(authorization), timeouts)
+    }
 
+    /// A client of the managers at `urls` that speaks TLS as `tls` has it.
+    pub(crate) fn over(
+        urls: &[String],
+        tls: rustls::ClientConfig,
+        authorization: Option<HeaderValue>,
+        timeouts: Timeouts,
+    ) -> Result<Self, Error> {
+        let bases: Result<Arc<[String]>, Error> = urls.iter().map(|url| base(url)).collect();
+        let bases = bases?;
+        if bases.is_empty() {
+            return Err(Error::Url { got: String::new() });
+        }
+        let http = Arc::new(RwLock::new(Self::http(tls, timeouts)));
+        Ok(Self { http, bases, at: Arc::default(), authorization, timeouts, authority: Arc::default() })
+    }
+
+    /// Speaks TLS as `tls` has it from the next connection on, in all clones.
+    pub(crate) fn speak(&self, tls: rustls::ClientConfig) {
+        *self.http.write().unwrap_or_else(PoisonError::into_inner) = Self::http(tls, self.timeouts);
+    }
+
+    fn http(tls: rustls::ClientConfig, timeouts: Timeouts) -> Http {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(timeouts.connect));
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
-        let http = legacy::Client::builder(TokioExecutor::new())
+        legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(10))
-            .build(https.wrap_connector(tcp));
-        Ok(Self { http, base, authorization, timeouts })
+            .build(https.wrap_connector(tcp))
     }
 
-    /// The manager's base URL.
+    /// Fingerprint of the authority that signs hosts' certificates, as the manager last named it to this host.
+    pub(crate) fn named_authority(&self) -> Option<String> {
+        self.authority.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The base URL of the manager that is asked now.
     pub fn url(&self) -> &str {
-        &self.base
+        let at = self.at.load(Ordering::Relaxed) % self.bases.len().max(1);
+        self.bases.get(at).map_or("", String::as_str)
+    }
+
+    /// The manager at `base` does not answer: the next one is asked from now on, unless somebody found that out before.
+    fn pass_over(&self, base: &str) {
+        if let Some(at) = self.bases.iter().position(|known| known == base) {
+            let next = (at + 1) % self.bases.len();
+            // Who comes too late changes nothing.
+            let _ = self.at.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// A GET of JSON.
@@ -128,6 +177,7 @@ impl Client {
     /// Sends a request, reads the body of a good answer.
     pub(crate) async fn bytes(&self, request: Request<Full<Bytes>>) -> Result<Bytes, Error> {
         let path = request.uri().path().to_owned();
+        let base = base_of(request.uri());
         let exchange = async {
             let response = self.send(request).await?;
             let body = Limited::new(response.into_body(), MAX_ANSWER);
@@ -136,24 +186,40 @@ impl Client {
                 Err(error) => Err(Error::Body { path: path.clone(), reason: error.to_string() }),
             }
         };
-        self.within(exchange).await
+        self.within(&base, exchange).await
     }
 
     /// Sends a request; gets a good answer whose body is not read yet, within the time of one request.
     pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
-        self.within(self.send(request)).await
+        let base = base_of(request.uri());
+        self.within(&base, self.send(request)).await
     }
 
-    async fn within<T>(&self, exchange: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn within<T>(
+        &self,
+        base: &str,
+        exchange: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let after = self.timeouts.request;
-        let late = |_| Error::Timeout { url: self.base.clone(), after };
-        tokio::time::timeout(after, exchange).await.map_err(late)?
+        let late = |_| Error::Timeout { url: base.to_owned(), after };
+        let result = tokio::time::timeout(after, exchange).await.map_err(late).flatten();
+        // A manager that says it is busy may be cut off from the state that others still have.
+        let is_busy = |error: &Error| error.problem().is_some_and(|problem| problem.is(ProblemKind::Busy));
+        if result.as_ref().is_err_and(|error| error.is_unreachable() || is_busy(error)) {
+            self.pass_over(base);
+        }
+        result
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         let path = request.uri().path().to_owned();
-        let sent = self.http.request(request).await;
-        let response = sent.map_err(|error| Error::transport(&self.base, &error))?;
+        let base = base_of(request.uri());
+        let http = self.http.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let response = http.request(request).await.map_err(|error| Error::transport(&base, &error))?;
+        let named = response.headers().get(AUTHORITY_HEADER).and_then(|value| value.to_str().ok());
+        if let Some(named) = named {
+            *self.authority.lock().unwrap_or_else(PoisonError::into_inner) = Some(named.to_owned());
+        }
         if response.status().is_success() {
             return Ok(response);
         }
@@ -169,13 +235,15 @@ impl Client {
         path: &str,
         body: Option<Body>,
     ) -> Result<Request<Full<Bytes>>, Error> {
-        let uri = format!("{}{path}", self.base);
+        let uri = format!("{}{path}", self.url());
         let uri: Uri = uri.parse().map_err(|_| Error::Url { got: uri.clone() })?;
         let mut request = Request::new(Full::default());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, self.authorization.clone());
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(body) = body {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(body.content_type));
@@ -200,6 +268,11 @@ fn refusal(status: StatusCode, path: String, body: &[u8]) -> Error {
             Error::Status { path, status: status.as_u16(), got }
         }
     }
+}
+
+/// What a URI begins with.
+fn base_of(uri: &Uri) -> String {
+    uri.authority().map_or_else(String::new, |authority| format!("https://{authority}"))
 }
 
 /// `https://host:port` without anything behind it.
@@ -267,7 +340,7 @@ impl fmt::Debug for Endpoint {
 impl fmt::Debug for Client {
     /// Without the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("url", &self.base).finish_non_exhaustive()
+        f.debug_struct("Client").field("url", &self.url()).finish_non_exhaustive()
     }
 }
 

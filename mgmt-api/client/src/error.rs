@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mgmt_types::Problem;
 
@@ -27,6 +27,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A host's own certificate or key cannot be used.
+    #[error("the host's certificate or key cannot be used: {reason}: `palisade join` gets others")]
+    Certificate {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Not a join token.
+    #[error("the join token is not SECRET.FINGERPRINT, as `palisade join-token create` prints it")]
+    JoinToken,
+    /// A key or a request to sign it could not be made.
+    #[error("no key could be made: {0}")]
+    Key(#[from] rcgen::Error),
     /// No connection stands.
     #[error("{url}: {reason}: is the manager running there, and is the way to it open?")]
     Connect {
@@ -114,6 +126,9 @@ impl Error {
             | Self::Url { .. }
             | Self::Token
             | Self::Authority { .. }
+            | Self::Certificate { .. }
+            | Self::JoinToken
+            | Self::Key(_)
             | Self::Status { .. }
             | Self::Answer { .. }
             | Self::Request(_) => false,
@@ -139,10 +154,56 @@ impl Error {
             let Some(io) = cause.downcast_ref::<io::Error>() else { continue };
             // TLS errors travel inside I/O errors, whose source() skips them.
             if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return Self::Tls { url, reason: tls.to_string() };
+                return Self::Tls { url, reason: tls_reason(tls, SystemTime::now()) };
             }
             next = io.get_ref().map(|inner| inner as &(dyn StdError + 'static)).or(next);
         }
         if error.is_connect() { Self::Connect { url, reason } } else { Self::Broken { url, reason } }
+    }
+}
+
+/// What TLS failed for. Where times disagree it names the clock: one that is wrong looks like a certificate that is.
+fn tls_reason(error: &rustls::Error, now: SystemTime) -> String {
+    use rustls::CertificateError::{ExpiredContext, NotValidForNameContext, NotValidYetContext};
+    let show = |time: SystemTime| humantime::format_rfc3339_seconds(time);
+    let at = |seconds: u64| show(UNIX_EPOCH + Duration::from_secs(seconds.min(MAX_SECONDS)));
+    let now = show(now);
+    match error {
+        rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. }) => format!(
+            "its certificate was valid until {}, and this machine's clock says {now}: is the clock right",
+            at(not_after.as_secs())
+        ),
+        rustls::Error::InvalidCertificate(NotValidYetContext { not_before, .. }) => format!(
+            "its certificate is valid from {}, and this machine's clock says {now}: is the clock right",
+            at(not_before.as_secs())
+        ),
+        rustls::Error::InvalidCertificate(NotValidForNameContext { .. }) => {
+            format!("{error}: `palisade manager --name NAME` makes it good for a further name or address")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The last second that RFC 3339 can write.
+const MAX_SECONDS: u64 = 253_402_300_799;
+
+#[cfg(test)]
+mod tests {
+    use rustls::CertificateError;
+    use rustls::pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_wrong_is_named() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let early =
+            CertificateError::NotValidYetContext { time: at(1_000_000_000), not_before: at(1_100_000_000) };
+        let late = CertificateError::ExpiredContext { time: at(1_000_000_000), not_after: at(900_000_000) };
+        for (error, other) in [(early, "2004-11-09T11:33:20Z"), (late, "1998-07-09T16:00:00Z")] {
+            let reason = tls_reason(&rustls::Error::InvalidCertificate(error), now);
+            assert!(reason.contains("clock says 2001-09-09T01:46:40Z") && reason.contains(other), "{reason}");
+        }
     }
 }

@@ -16,13 +16,15 @@
 //! # Ok(())
 //! # }
 //! ```
-//! One authority is trusted: the one whose certificate the endpoint names. Nothing is retried, and everything has an
+//! Nobody is trusted but the authorities whose certificates the endpoint names. Nothing is retried, and everything has an
 //! end: a request after [`Timeouts::request`], a silent stream after [`Timeouts::silence`].
 
+mod access;
 mod apply;
 mod client;
 mod error;
 mod events;
+mod member;
 mod questions;
 mod resources;
 mod sse;
@@ -33,5 +35,6 @@ pub use apply::Document;
 pub use client::{Client, Endpoint, Timeouts};
 pub use error::Error;
 pub use events::Events;
+pub use member::{Membership, join};
 pub use questions::{AgentEvent, AgentEvents, Follow};
 pub use resources::AuditQuery;

@@ -1,9 +1,8 @@
-//! Single resources, tokens, revisions, the audit log.
+//! Single resources, revisions, the audit log.
 
 use http::Method;
 use mgmt_types::{
-    Applied, AuditEntry, AuditList, Kind, NewToken, Realised, Resource, ResourceList, Revision, Role,
-    Selector, TokenInfo, TokenList, TokenSecret,
+    Applied, AuditEntry, AuditList, Kind, Realised, Resource, ResourceList, Revision, Selector,
 };
 
 use crate::Error;
@@ -103,32 +102,6 @@ impl Client {
         let before = query.before.map(|before| format!("&before={before}")).unwrap_or_default();
         let list: AuditList = self.read(&format!("/v1/audit?limit={limit}{before}")).await?;
         Ok(list.items)
-    }
-
-    /// All tokens, without their secrets.
-    ///
-    /// # Errors
-    /// When the manager cannot be reached or refuses.
-    pub async fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
-        let list: TokenList = self.read("/v1/tokens").await?;
-        Ok(list.items)
-    }
-
-    /// Makes a token; its secret is in the answer and nowhere else.
-    ///
-    /// # Errors
-    /// When the manager cannot be reached or refuses, or there is one of that name.
-    pub async fn create_token(&self, name: &str, role: Role) -> Result<TokenSecret, Error> {
-        self.write(Method::POST, "/v1/tokens", &NewToken { name: name.to_owned(), role }).await
-    }
-
-    /// Deletes a token: who holds it is no longer let in.
-    ///
-    /// # Errors
-    /// When the manager cannot be reached or refuses, or there is none of that name.
-    pub async fn delete_token(&self, name: &str) -> Result<(), Error> {
-        let request = self.request(Method::DELETE, &format!("/v1/tokens/{}", encoded(name)), None)?;
-        self.bytes(request).await.map(drop)
     }
 }
 

@@ -4,12 +4,14 @@ mod agents;
 mod apply;
 mod caller;
 mod follower;
+mod join;
 mod log;
 mod meta;
 mod questions;
 mod reply;
 mod resources;
 mod tokens;
+mod users;
 mod watch;
 
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use mgmt_types::{Problem, ProblemKind};
 use tokio::sync::{Semaphore, watch as signal};
 
@@ -28,7 +30,7 @@ use crate::manager::Manager;
 use crate::shelf::Shelf;
 use reply::Refused;
 
-pub(crate) use caller::Peer;
+pub(crate) use caller::{Peer, Shown};
 pub(crate) use meta::openapi;
 
 /// Largest body that is read, in bytes.
@@ -43,6 +45,8 @@ const COMPILING: usize = 2;
 
 /// Reports of hosts that are taken at once.
 const REPORTING: usize = 2;
+/// Machines that are made hosts at once. They do not wait behind people, nor people behind strangers who try.
+const JOINING: usize = 2;
 
 /// Questions to hosts that are being answered at once, followers included.
 const ASKING: usize = 32;
@@ -56,6 +60,8 @@ pub(crate) struct Context {
     pub(crate) compiling: Arc<Semaphore>,
     /// Turns for taking hosts' reports, so that people do not wait behind hosts.
     pub(crate) reporting: Arc<Semaphore>,
+    /// Turns for joining and for renewing certificates.
+    pub(crate) joining: Arc<Semaphore>,
     /// Turns for asking hosts.
     pub(crate) asking: Arc<Semaphore>,
     /// Questions to hosts.
@@ -73,6 +79,7 @@ impl Context {
             working: Arc::new(Semaphore::new(WORKING)),
             compiling: Arc::new(Semaphore::new(COMPILING)),
             reporting: Arc::new(Semaphore::new(REPORTING)),
+            joining: Arc::new(Semaphore::new(JOINING)),
             asking: Arc::new(Semaphore::new(ASKING)),
             desk: Arc::default(),
             shelf: Arc::default(),
@@ -92,6 +99,13 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/revisions/{number}/realized", get(log::realised))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{name}", delete(tokens::remove))
+        .route("/v1/users", get(users::list).post(users::create))
+        .route("/v1/users/{name}", put(users::change).delete(users::remove))
+        .route("/v1/join-tokens", get(join::tokens).post(join::create))
+        .route("/v1/join-tokens/{name}", delete(join::revoke))
+        .route("/v1/authorities", get(join::authorities).post(join::rotate))
+        .route("/v1/authorities/{fingerprint}", delete(join::retire))
+        .route("/v1/agent/certificate", post(join::renew))
         .route("/v1/agent/state", get(agents::state))
         .route("/v1/agent/status", post(agents::status))
         .route("/v1/agent/answers/{id}", post(questions::answer))
@@ -108,8 +122,13 @@ pub(crate) fn router(context: Context) -> Router {
         .fallback(no_such_address)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(context.clone(), caller::authenticate));
+    let joining = Router::new()
+        .route("/v1/join", post(join::join))
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(context.clone(), caller::welcome));
     Router::new()
         .route("/healthz", get(meta::health))
+        .merge(joining)
         .merge(routes)
         .layer(middleware::from_fn_with_state(context.clone(), within_time))
         .with_state(context)

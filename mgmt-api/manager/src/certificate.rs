@@ -1,53 +1,23 @@
-//! The certificate authority of this installation and the manager's own certificate.
+//! The manager's own certificate, and what it speaks.
 //!
-//! The authority is made once and kept in the state directory. The manager's certificate is made at each start, lives
-//! in memory only, and is made again at half its life; clients trust the authority and notice nothing.
+//! The certificate is made at each start, lives in memory only, and is made again at half its life or when another
+//! authority signs managers; clients trust the authorities and notice nothing.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
-};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
-use crate::files::{self, FileError};
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Life of the authority: it is replaced by hand, with an overlap, long before.
-const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// Life of a server certificate: below the 398 days that clients accept (CA/Browser Forum baseline requirements 6.3.2).
-const SERVER_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// Why there is no certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// A file could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A key or certificate could not be made or read.
-    #[error("{}: {source}; remove ca.key and ca.pem to make a new authority, which clients must then be given", .path.display())]
-    Make {
-        /// The file of the authority's key.
-        path: PathBuf,
-        /// What the library said.
-        source: rcgen::Error,
-    },
-    /// The TLS library refused the certificate.
-    #[error("TLS: {0}")]
-    Tls(#[from] rustls::Error),
-}
+use crate::authority::{AuthorityError, SERVER_LIFE, Trust};
 
 /// Makes server certificates and hands out the newest.
 #[derive(Debug)]
 pub(crate) struct Certifier {
-    issuer: Issuer<'static, KeyPair>,
-    key_path: PathBuf,
     names: Vec<String>,
     current: RwLock<Issued>,
 }
@@ -55,42 +25,23 @@ pub(crate) struct Certifier {
 #[derive(Debug, Clone)]
 struct Issued {
     key: Arc<CertifiedKey>,
+    authority: String,
     renew_at: SystemTime,
 }
 
 impl Certifier {
-    /// Reads the authority from `directory`, or makes it there: `ca.pem` for clients, `ca.key` for the owner only.
-    pub(crate) fn open(
-        directory: &Path,
-        names: Vec<String>,
-        now: SystemTime,
-    ) -> Result<Arc<Self>, CertificateError> {
-        let key_path = directory.join("ca.key");
-        let failed = |source| CertificateError::Make { path: key_path.clone(), source };
-        let key = match files::read(&key_path)? {
-            Some(pem) => KeyPair::from_pem(&pem).map_err(failed)?,
-            None => {
-                let key = KeyPair::generate().map_err(failed)?;
-                let certificate =
-                    authority(now).and_then(|params| params.self_signed(&key)).map_err(failed)?;
-                files::write(&directory.join("ca.pem"), certificate.pem().as_bytes(), 0o644)?;
-                // The key comes last: without it the next start begins anew.
-                files::write(&key_path, key.serialize_pem().as_bytes(), 0o600)?;
-                key
-            }
-        };
-        // Only the subject and the key of the issuer go into what it signs.
-        let issuer = Issuer::new(authority(now).map_err(failed)?, key);
-        let first = issue(&issuer, &names, now).map_err(failed)??;
-        Ok(Arc::new(Self { issuer, key_path, names, current: RwLock::new(first) }))
+    /// With a first certificate for a manager that clients know by `names`.
+    pub(crate) fn new(names: Vec<String>, trust: &Trust, now: SystemTime) -> Result<Self, AuthorityError> {
+        let first = issue(trust, &names, now)?;
+        Ok(Self { names, current: RwLock::new(first) })
     }
 
-    /// Makes a new certificate when the current one has passed half its life.
-    pub(crate) fn renew(&self, now: SystemTime) -> Result<(), CertificateError> {
-        let due = self.current.read().is_ok_and(|issued| issued.renew_at <= now);
-        if due {
-            let failed = |source| CertificateError::Make { path: self.key_path.clone(), source };
-            let fresh = issue(&self.issuer, &self.names, now).map_err(failed)??;
+    /// Makes a new certificate when the current one has passed half its life, or is not of the authority that signs
+    /// managers now.
+    pub(crate) fn renew(&self, trust: &Trust, now: SystemTime) -> Result<(), AuthorityError> {
+        let is_due = |issued: &Issued| issued.renew_at <= now || issued.authority != trust.of_managers();
+        if self.current.read().is_ok_and(|issued| is_due(&issued)) {
+            let fresh = issue(trust, &self.names, now)?;
             if let Ok(mut current) = self.current.write() {
                 *current = fresh;
             }
@@ -106,77 +57,97 @@ impl ResolvesServerCert for Certifier {
     }
 }
 
-/// What the server speaks: TLS 1.3 and HTTP/1.1.
-pub(crate) fn server_config(certifier: Arc<Certifier>) -> Result<rustls::ServerConfig, CertificateError> {
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+fn issue(trust: &Trust, names: &[String], now: SystemTime) -> Result<Issued, AuthorityError> {
+    Ok(Issued {
+        key: Arc::new(trust.sign_manager(names, now)?),
+        authority: trust.of_managers().to_owned(),
+        renew_at: now + SERVER_LIFE / 2,
+    })
+}
+
+/// What the server speaks: TLS 1.3 and HTTP/1.1. A client may show a certificate.
+pub(crate) fn server_config(certifier: Arc<Certifier>) -> Result<rustls::ServerConfig, AuthorityError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let any = AnyCertificate { algorithms: provider.signature_verification_algorithms };
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::new(any))
         .with_cert_resolver(certifier);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-fn authority(now: SystemTime) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Palisade authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    // A day of grace for clients whose clock is behind.
-    params.not_before = (now - DAY).into();
-    params.not_after = (now + AUTHORITY_LIFE).into();
-    Ok(params)
+/// Lets a client show any certificate whose key it has. Whom it stands for is judged at each request
+/// ([`Trust::judge`]): a refusal then has words, and trust that ends, ends on open connections too.
+#[derive(Debug)]
+struct AnyCertificate {
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-fn issue(
-    issuer: &Issuer<'static, KeyPair>,
-    names: &[String],
-    now: SystemTime,
-) -> Result<Result<Issued, CertificateError>, rcgen::Error> {
-    let mut params = CertificateParams::new(names.to_vec())?;
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Palisade manager");
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.use_authority_key_identifier_extension = true;
-    params.not_before = (now - DAY).into();
-    params.not_after = (now + SERVER_LIFE).into();
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, issuer)?;
-    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    Ok(aws_lc_rs::sign::any_supported_type(&private).map_err(CertificateError::Tls).map(|signer| Issued {
-        key: Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signer)),
-        renew_at: now + SERVER_LIFE / 2,
-    }))
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authority::StoredAuthority;
+    use crate::seal::Seal;
 
     #[test]
-    fn the_authority_is_made_once_and_its_key_is_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = tempfile::tempdir().unwrap();
-        let now = SystemTime::now();
-        Certifier::open(directory.path(), vec!["localhost".into()], now).unwrap();
-        let first = std::fs::read(directory.path().join("ca.pem")).unwrap();
-        Certifier::open(directory.path(), vec!["localhost".into()], now).unwrap();
-        assert_eq!(std::fs::read(directory.path().join("ca.pem")).unwrap(), first);
-        let mode = std::fs::metadata(directory.path().join("ca.key")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_server_certificate_is_renewed_at_half_its_life() {
-        let directory = tempfile::tempdir().unwrap();
-        let now = SystemTime::now();
-        let certifier = Certifier::open(directory.path(), vec!["localhost".into()], now).unwrap();
+    fn a_server_certificate_is_renewed_at_half_its_life_and_when_the_authority_changes() {
+        let (seal, now) = (Seal::of([7; 32]), SystemTime::now());
+        let make = |number| StoredAuthority::make(number, &seal, now).unwrap();
+        let trust = |list| Trust::open(list, &seal).unwrap().unwrap();
+        let (one, two) = (make(1), make(2));
+        let first_trust = trust(vec![one.clone()]);
+        let certifier = Certifier::new(vec!["localhost".into()], &first_trust, now).unwrap();
         let leaf = || certifier.current.read().unwrap().key.cert[0].clone();
         let first = leaf();
-        certifier.renew(now + SERVER_LIFE / 2 - DAY).unwrap();
-        assert_eq!(leaf(), first);
-        certifier.renew(now + SERVER_LIFE / 2).unwrap();
-        assert_ne!(leaf(), first);
+        certifier.renew(&first_trust, now + SERVER_LIFE / 3).unwrap();
+        certifier.renew(&trust(vec![one, two.clone()]), now).unwrap();
+        assert_eq!(leaf(), first, "an authority that is only trusted changes nothing");
+        certifier.renew(&first_trust, now + SERVER_LIFE / 2).unwrap();
+        let second = leaf();
+        assert_ne!(second, first);
+        certifier.renew(&trust(vec![two]), now).unwrap();
+        assert_ne!(leaf(), second);
     }
 }

@@ -35,6 +35,16 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// Removes a file, unless there is none.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(FileError { doing: "remove", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file with `mode` under another name, brings it to disk and gives it its name.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let mut name = path.as_os_str().to_owned();

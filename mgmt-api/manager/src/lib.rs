@@ -6,13 +6,16 @@
 
 mod admission;
 mod api;
+mod authority;
 mod board;
 mod certificate;
 mod check;
 mod compile;
 mod desk;
 mod document;
+mod enrolment;
 mod files;
+mod join_token;
 mod limiter;
 mod manager;
 mod membership;
@@ -20,19 +23,23 @@ mod moves;
 mod mtu;
 mod places;
 mod reach;
+mod records;
+mod seal;
 mod serve;
 mod shelf;
 mod state;
 mod store;
 #[cfg(test)]
 mod testing;
+mod time;
 mod token;
 mod transaction;
 
 pub use admission::Admission;
-pub use certificate::CertificateError;
+pub use authority::AuthorityError;
 pub use files::FileError;
-pub use serve::{ADMIN_FILE, AGENT_FILE, CA_FILE, Config, Running, ServeError, serve};
+pub use seal::SealError;
+pub use serve::{ADMIN_FILE, CA_FILE, Config, Running, ServeError, serve};
 pub use store::StoreError;
 
 /// The description of the API, OpenAPI 3.1, as `/v1/openapi.json` serves it.

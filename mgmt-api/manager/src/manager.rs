@@ -1,6 +1,12 @@
-//! The manager without its network: state, store, tokens and audit log under one roof.
+//! The manager without its network: state, store, records and audit log under one roof.
+//!
+//! `access` has users and tokens, `mesh` the joining of hosts, `trust` the authorities.
 //!
 //! Methods that write block on the disk; the API calls them from threads that may block.
+
+mod access;
+mod mesh;
+mod trust;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,19 +16,24 @@ use std::time::{Instant, SystemTime};
 use mgmt_types::agent::{GENEVE_PORT, HostStatus, Underlay};
 use mgmt_types::{
     Applied, AuditEntry, BASELINE, Change, FirewallPolicy, Host, HostSpec, Kind, Labels, MAX_UNDERLAY,
-    Mistake, NewToken, Outcome, Problem, ProblemKind, Realised, Resource, Revision, Role, TokenSecret,
-    is_underlay_address, name,
+    Mistake, Outcome, Problem, ProblemKind, Realised, Resource, Revision, is_underlay_address,
 };
 use tokio::sync::watch;
 
+use crate::authority::{AuthorityError, StoredAuthority, Trust};
 use crate::board::Board;
 use crate::document;
+use crate::join_token::JoinRefusal;
 use crate::limiter::Limiter;
 use crate::moves::Moves;
+use crate::records::Records;
+use crate::seal::Seal;
 use crate::state::State;
 use crate::store::{Commit, RecordChange, Store, StoreError, Table};
-use crate::token::{self, Caller, StoredToken, Tokens};
+use crate::token::Caller;
 use crate::transaction::{self, Note, Wish};
+
+pub(crate) use mesh::CertificateRefusal;
 
 pub(crate) struct Manager {
     store: Box<dyn Store>,
@@ -30,7 +41,15 @@ pub(crate) struct Manager {
     /// Held from reading the state a transaction begins with until the next one is on disk.
     writing: Mutex<()>,
     pub(crate) board: Board,
-    pub(crate) tokens: Tokens,
+    pub(crate) records: Records,
+    /// Who is trusted now.
+    trust: watch::Sender<Arc<Trust>>,
+    /// Opens the keys of authorities.
+    seal: Seal,
+    /// URLs of managers that hosts are told.
+    advertised: Vec<String>,
+    /// Tells of every change of enrolments.
+    enrolled: watch::Sender<u64>,
     limiter: Mutex<Limiter>,
     moves: Mutex<Moves>,
     pub(crate) numbers: Numbers,
@@ -45,6 +64,14 @@ pub(crate) struct Numbers {
     /// Answers by hundreds of the status: 2xx, 3xx, 4xx, 5xx.
     pub(crate) answers: [AtomicU64; 4],
     pub(crate) refusals: AtomicU64,
+    /// Machines that became hosts.
+    pub(crate) joins: AtomicU64,
+    /// Machines that did not, by [`JoinRefusal::ALL`].
+    pub(crate) join_refusals: [AtomicU64; JoinRefusal::ALL.len()],
+    /// Certificates that hosts got, the first included.
+    pub(crate) certificates: AtomicU64,
+    /// Requests with a certificate that proves nothing, by [`mesh::CertificateRefusal::ALL`].
+    pub(crate) certificate_refusals: [AtomicU64; CertificateRefusal::ALL.len()],
     pub(crate) refusals_unwritten: AtomicU64,
 }
 
@@ -63,23 +90,45 @@ const AUDIT_CHANGES: usize = 100;
 const AUDIT_ACTION: usize = 200;
 /// Author of what the manager does by itself.
 const MANAGER: &str = "manager";
-/// Most tokens: bounds what a leaked admin token can fill.
-const MAX_TOKENS: usize = 1000;
+/// How often a change of records is planned anew because another manager was faster.
+const ATTEMPTS: usize = 16;
+
+/// Why a manager cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
 
 impl Manager {
-    pub(crate) fn open(store: Box<dyn Store>) -> Result<Self, StoreError> {
+    /// Opens what the store has. `first` makes the authority of an installation that has none yet.
+    pub(crate) fn open(
+        store: Box<dyn Store>,
+        seal: Seal,
+        advertised: Vec<String>,
+        first: impl FnOnce(&Seal) -> Result<StoredAuthority, AuthorityError>,
+    ) -> Result<Self, OpenError> {
         let state = store.load()?;
-        let tokens = Tokens::new(tokens(&*store)?);
-        Ok(Self {
+        let records = Records::load(&*store)?;
+        let trusted = trust::first_trust(&*store, &records, &seal, first)?;
+        let manager = Self {
             store,
             current: watch::Sender::new(Arc::new(state)),
             writing: Mutex::new(()),
             board: Board::default(),
-            tokens,
+            records,
+            trust: watch::Sender::new(Arc::new(trusted)),
+            seal,
+            advertised,
+            enrolled: watch::Sender::new(0),
             limiter: Mutex::new(Limiter::new(Instant::now())),
             moves: Mutex::default(),
             numbers: Numbers::default(),
-        })
+        };
+        manager.fold_tokens()?;
+        Ok(manager)
     }
 
     /// The newest state.
@@ -126,6 +175,7 @@ impl Manager {
             changes: plan.diffs,
             hosts: plan.hosts,
         };
+        let records = self.withdrawals(&plan.removals).map_err(|error| internal(&error))?;
         self.store
             .commit(&Commit {
                 revision: &revision,
@@ -133,10 +183,11 @@ impl Manager {
                 removals: &plan.removals,
                 identities: &plan.identities,
                 counters: plan.state.counters,
-                records: &[],
+                records: &records,
                 audit: &audit,
             })
             .map_err(|error| internal(&error))?;
+        self.take(&records).map_err(|error| internal(&error))?;
         self.board.retain(&plan.state);
         self.current.send_replace(Arc::new(plan.state));
         Ok(applied)
@@ -167,20 +218,16 @@ impl Manager {
         Ok(())
     }
 
-    /// Declares a host that speaks for the first time. Nobody speaks for an external one.
+    /// Declares a host that joined, with the labels that its token gave it. Nobody speaks for an external one.
     pub(crate) fn ensure_host(&self, request: &Request, host: &str) -> Result<(), Problem> {
-        match self.state().hosts.get(host) {
-            Some(entry) if entry.resource.spec.kind.is_agent() => return Ok(()),
-            Some(_) => {
-                let mistake = Mistake::new("host", host, "the name of a host that runs an agent")
-                    .detail("the host is declared as external: no agent speaks for it");
-                return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
-            }
-            None => {}
+        self.check_no_external(host)?;
+        if self.state().hosts.contains_key(host) {
+            return Ok(());
         }
+        let enrolment = self.records.enrolments.get(host);
         let resource = Resource::Host(Host {
             name: host.to_owned(),
-            labels: Labels::new(),
+            labels: enrolment.map_or_else(Labels::new, |enrolment| enrolment.labels.clone()),
             spec: HostSpec::default(),
             status: None,
             revision: None,
@@ -192,6 +239,18 @@ impl Manager {
             Ok(if known { Vec::new() } else { vec![Wish::Put(declared)] })
         })?;
         Ok(())
+    }
+
+    /// Nobody speaks for a host that is declared as external.
+    fn check_no_external(&self, host: &str) -> Result<(), Problem> {
+        match self.state().hosts.get(host) {
+            Some(entry) if !entry.resource.spec.kind.is_agent() => {
+                let mistake = Mistake::new("host", host, "the name of a host that runs an agent")
+                    .detail("the host is declared as external: no agent speaks for it");
+                Err(Problem::of(ProblemKind::Invalid, vec![mistake]))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes what a host says about where others reach it into the state, when that is new and no other host has one of
@@ -226,73 +285,48 @@ impl Manager {
         self.transact(&request, |_| Ok(notes.collect())).map(drop)
     }
 
-    /// Makes a token; its secret is known only to the caller from here on.
-    pub(crate) fn add_token(
+    /// Changes records as `plan` says; when another manager was faster it is asked again, with what that one made.
+    fn change<T>(
         &self,
         request: &Request,
-        wish: &NewToken,
-        secret: String,
-    ) -> Result<TokenSecret, Problem> {
-        if let Err(error) = name::check(&wish.name) {
-            let mistake = Mistake::new("name", &wish.name, "letters a-z, digits and '-'")
-                .detail(format!("the name {error}"));
-            return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
-        }
+        status: u16,
+        plan: impl Fn(&Records, &mut AuditEntry) -> Result<(Vec<RecordChange>, T), Problem>,
+    ) -> Result<T, Problem> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let tokens = self.tokens.list();
-        if tokens.iter().any(|token| token.name == wish.name) {
-            let mistake = Mistake::new("name", &wish.name, "a name no token has; delete that one first")
-                .detail("there is a token of this name");
-            return Err(Problem::of(ProblemKind::Invalid, vec![mistake]));
+        for _ in 0..ATTEMPTS {
+            let mut audit = self.entry(request, status);
+            let (changes, value) = plan(&self.records, &mut audit)?;
+            match self.store.change_records(&changes, &audit) {
+                Ok(()) => {
+                    self.take(&changes).map_err(|error| internal(&error))?;
+                    return Ok(value);
+                }
+                Err(StoreError::Raced { .. }) => {
+                    self.reload_records().map_err(|error| internal(&error))?;
+                }
+                Err(error) => return Err(internal(&error)),
+            }
         }
-        if tokens.len() >= MAX_TOKENS {
-            let reason = format!("there are {MAX_TOKENS} tokens; delete some first");
-            return Err(Problem::new(ProblemKind::Invalid, reason));
-        }
-        let mut audit = self.entry(request, 201);
-        audit.detail = Some(format!("token {} with role {}", wish.name, wish.role));
-        let stored = StoredToken {
-            name: wish.name.clone(),
-            role: wish.role,
-            created: audit.time.clone(),
-            hash: token::hash(&secret),
-        };
-        let change = RecordChange {
-            table: Table::Tokens,
-            key: stored.name.clone(),
-            before: None,
-            after: Some(serde_json::to_string(&stored).map_err(|error| internal(&error))?),
-        };
-        self.store.change_records(&[change], &audit).map_err(|error| internal(&error))?;
-        self.tokens.add(stored);
-        Ok(TokenSecret { name: wish.name.clone(), role: wish.role, secret })
+        Err(Problem::new(ProblemKind::Busy, format!("{ATTEMPTS} times another manager was faster")))
     }
 
-    /// Withdraws a token; the last one of role admin stays.
-    pub(crate) fn remove_token(&self, request: &Request, name: &str) -> Result<(), Problem> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let tokens = self.tokens.list();
-        let Some(token) = tokens.iter().find(|token| token.name == name) else {
-            return Err(Problem::new(ProblemKind::NotFound, format!("there is no token {name:?}")));
-        };
-        let admins = tokens.iter().filter(|token| token.role == Role::Admin).count();
-        if token.role == Role::Admin && admins == 1 {
-            return Err(Problem::new(
-                ProblemKind::InUse,
-                "it is the last token of role admin; make another first",
-            ));
+    /// Reads all records again: another manager changed some.
+    pub(crate) fn reload_records(&self) -> Result<(), StoreError> {
+        self.records.reload(&*self.store)?;
+        self.enrolled.send_modify(|count| *count += 1);
+        self.trust_anew();
+        Ok(())
+    }
+
+    /// Takes over records that the store took.
+    fn take(&self, changes: &[RecordChange]) -> Result<(), StoreError> {
+        self.records.take(changes)?;
+        if changes.iter().any(|change| change.table == Table::Enrolments) {
+            self.enrolled.send_modify(|count| *count += 1);
         }
-        let mut audit = self.entry(request, 200);
-        audit.detail = Some(format!("token {name} with role {}", token.role));
-        let kept = self.store.records(Table::Tokens).map_err(|error| internal(&error))?;
-        let change = RecordChange {
-            table: Table::Tokens,
-            key: name.to_owned(),
-            before: kept.into_iter().find_map(|(key, text)| (key == name).then_some(text)),
-            after: None,
-        };
-        self.store.change_records(&[change], &audit).map_err(|error| internal(&error))?;
-        self.tokens.remove(name);
+        if changes.iter().any(|change| change.table == Table::Authorities) {
+            self.trust_anew();
+        }
         Ok(())
     }
 
@@ -368,15 +402,6 @@ impl Manager {
             suppressed: 0,
         }
     }
-}
-
-/// The tokens that are kept.
-fn tokens(store: &dyn Store) -> Result<Vec<StoredToken>, StoreError> {
-    let read = |(name, text): (String, String)| {
-        serde_json::from_str(&text)
-            .map_err(|source| StoreError::Damaged { what: format!("token {name}"), source })
-    };
-    store.records(Table::Tokens)?.into_iter().map(read).collect()
 }
 
 /// Of what an agent says of its underlay, what can be.

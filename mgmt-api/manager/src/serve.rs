@@ -10,7 +10,9 @@ use axum::Router;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mgmt_types::{NewToken, Role};
+use mgmt_types::{NewToken, Problem, Role};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -18,10 +20,12 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::admission::{self, Admission, Sources};
-use crate::api::{self, Context, Peer};
-use crate::certificate::{self, CertificateError, Certifier};
+use crate::api::{self, Context, Peer, Shown};
+use crate::authority::{AuthorityError, StoredAuthority};
+use crate::certificate::{self, Certifier};
 use crate::files::{self, FileError};
-use crate::manager::{Manager, Request};
+use crate::manager::{Manager, OpenError, Request};
+use crate::seal::{Seal, SealError};
 use crate::store::{Embedded, Limits, StoreError};
 use crate::token;
 
@@ -36,6 +40,11 @@ pub struct Config {
     pub names: Vec<String>,
     /// How many connections there may be.
     pub admission: Admission,
+    /// URLs of managers that hosts are told to try, this one's included.
+    pub advertised: Vec<String>,
+    /// The file whose key seals the authorities' private keys in the store; `authority.key` in the state directory when
+    /// not given. Managers that share a store share it.
+    pub authority_key: Option<PathBuf>,
 }
 
 /// Why a manager did not start.
@@ -47,9 +56,20 @@ pub enum ServeError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The certificate.
+    /// The authority that an older version left cannot be read.
+    #[error("{}: {source}; remove ca.key and ca.pem to make a new authority, which clients must then be given", .path.display())]
+    Import {
+        /// The file of the authority's key.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: AuthorityError,
+    },
+    /// The authorities cannot be used.
+    #[error("the certificate authority cannot be used: {0}")]
+    Authority(#[from] AuthorityError),
+    /// What the authorities' keys are sealed with.
     #[error(transparent)]
-    Certificate(#[from] CertificateError),
+    Seal(#[from] SealError),
     /// The address to listen on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -69,6 +89,7 @@ pub enum ServeError {
 /// A manager that runs. Dropping it stops it at once; [`Running::stop`] lets answers finish.
 #[derive(Debug)]
 pub struct Running {
+    manager: Local,
     address: SocketAddr,
     directory: PathBuf,
     first_start: bool,
@@ -76,7 +97,37 @@ pub struct Running {
     task: JoinHandle<()>,
 }
 
+/// The manager itself, for what only its own process may ask.
+struct Local(Arc<Manager>);
+
+impl std::fmt::Debug for Local {
+    /// Without the state.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Manager")
+    }
+}
+
 impl Running {
+    /// A join token for the host of this machine, good once and for some minutes. It replaces a host of that name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn join_token(&self, host: &str) -> Result<String, Box<Problem>> {
+        let (manager, host) = (Arc::clone(&self.manager.0), host.to_owned());
+        let made =
+            tokio::task::spawn_blocking(move || manager.local_join_token(&host, SystemTime::now())).await;
+        made.unwrap_or_else(|error| Err(crate::manager::internal(&error))).map_err(Box::new)
+    }
+
+    /// Whether a certificate, PEM, is one that this manager knows `host` by.
+    pub fn knows(&self, host: &str, certificate: &str) -> bool {
+        let Ok(certificate) = CertificateDer::from_pem_slice(certificate.as_bytes()) else { return false };
+        let identity = self.manager.0.trust().judge(&[certificate], SystemTime::now());
+        identity.is_ok_and(|found| {
+            found.host == host && self.manager.0.is_enrolled(&found.host, &found.enrolment)
+        })
+    }
+
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
@@ -106,11 +157,6 @@ impl Running {
         self.directory.join(ADMIN_FILE)
     }
 
-    /// The token of role agent made at the first start, for the agent of the same machine.
-    pub fn agent_token_file(&self) -> PathBuf {
-        self.directory.join(AGENT_FILE)
-    }
-
     /// True when the tokens were made by this start.
     pub const fn is_first_start(&self) -> bool {
         self.first_start
@@ -135,8 +181,12 @@ impl Drop for Running {
 pub const CA_FILE: &str = "ca.pem";
 /// The first admin token within the state directory.
 pub const ADMIN_FILE: &str = "admin.token";
-/// The first agent token within the state directory.
-pub const AGENT_FILE: &str = "agent.token";
+/// Where a version before hosts had certificates left the token of agents.
+const AGENT_FILE: &str = "agent.token";
+/// Where a version before several authorities left the key of its one.
+const CA_KEY_FILE: &str = "ca.key";
+/// The key that seals the authorities' private keys, unless it is somewhere else.
+const SEAL_FILE: &str = "authority.key";
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -148,7 +198,7 @@ const HEAD_BYTES: usize = 32 << 10;
 const HEADERS: usize = 64;
 /// Time for answers under way when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often the certificate's age is looked at.
+/// How often the certificates' ages are looked at.
 const RENEWAL: Duration = Duration::from_secs(60 * 60);
 /// How often is looked for moves that are over.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -171,16 +221,17 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let (stopping, stopped) = watch::channel(false);
     let router = api::router(Context::new(Arc::clone(&manager), stopped.clone()));
     let settling = settle(Arc::clone(&manager));
+    let local = Local(Arc::clone(&manager));
+    let renewal = renew(Arc::clone(&manager), certifier, directory.join(CA_FILE));
     let server = Server { manager, router, tls, sources, stopped };
     let task = tokio::spawn(async move {
-        let renewal = renew(certifier);
         tokio::select! {
             () = server.accept(listener) => {}
             () = renewal => {}
             () = settling => {}
         }
     });
-    Ok(Running { address, directory, first_start, stopping, task })
+    Ok(Running { manager: local, address, directory, first_start, stopping, task })
 }
 
 /// Ends moves of workloads for ever.
@@ -200,33 +251,47 @@ fn open(config: &Config) -> Result<(Arc<Manager>, Arc<Certifier>, bool), ServeEr
     let directory = &config.state_dir;
     files::make_directory(directory)?;
     let store = Embedded::open(&directory.join("manager.redb"), Limits::default())?;
-    let manager = Arc::new(Manager::open(Box::new(store))?);
+    let seal_file = config.authority_key.clone().unwrap_or_else(|| directory.join(SEAL_FILE));
+    let seal = Seal::open_file(&seal_file)?;
+    let now = SystemTime::now();
+    let old_key = files::read(&directory.join(CA_KEY_FILE))?;
+    let old_certificate = files::read(&directory.join(CA_FILE))?;
+    let first = |seal: &Seal| match &old_key {
+        Some(key) => StoredAuthority::import(key, old_certificate.as_deref(), seal, now),
+        None => StoredAuthority::make(1, seal, now),
+    };
+    let advertised = config.advertised.clone();
+    let opened = Manager::open(Box::new(store), seal, advertised, first).map_err(|error| match error {
+        OpenError::Store(error) => error.into(),
+        OpenError::Authority(source) if old_key.is_some() => {
+            ServeError::Import { path: directory.join(CA_KEY_FILE), source }
+        }
+        OpenError::Authority(error) => error.into(),
+    });
+    let manager = Arc::new(opened?);
     manager.ensure_baseline().map_err(|problem| ServeError::Baseline(Box::new(problem)))?;
-    let certifier = Certifier::open(directory, names(config), SystemTime::now())?;
-    let has = |role| manager.tokens.list().iter().any(|token| token.role == role);
-    let first = !has(Role::Admin);
-    if !has(Role::Agent) {
-        first_token(&manager, directory, AGENT_FILE, "agent", Role::Agent)?;
-    }
+    let trust = manager.trust();
+    files::write(&directory.join(CA_FILE), trust.bundle().as_bytes(), 0o644)?;
+    // Both are of no use any more: one is in the store, sealed, and the other lets nobody in.
+    files::remove(&directory.join(CA_KEY_FILE))?;
+    files::remove(&directory.join(AGENT_FILE))?;
+    let certifier = Arc::new(Certifier::new(names(config), &trust, now)?);
+    let first = manager.records.tokens.count(|_| true) == 0;
     if first {
-        first_token(&manager, directory, ADMIN_FILE, "admin", Role::Admin)?;
+        first_token(&manager, directory)?;
     }
     Ok((manager, certifier, first))
 }
 
-/// Makes a token and keeps its secret in a file. The file comes first: were the start cut short after the store, the
-/// token would be there and nobody would know it.
-fn first_token(
-    manager: &Manager,
-    directory: &Path,
-    file: &str,
-    name: &str,
-    role: Role,
-) -> Result<(), ServeError> {
-    let secret = token::secret().map_err(|error| token_problem(crate::manager::internal(&error)))?;
-    files::write(&directory.join(file), format!("{secret}\n").as_bytes(), 0o600)?;
+/// Makes the first administrator and keeps the token's secret in a file. The file comes first: were the start cut short
+/// after the store, the token would be there and nobody would know it.
+fn first_token(manager: &Manager, directory: &Path) -> Result<(), ServeError> {
+    let failed = |error: &dyn std::fmt::Display| token_problem(crate::manager::internal(error));
+    let secret = token::secret("palisade").map_err(|error| failed(&error))?;
+    files::write(&directory.join(ADMIN_FILE), format!("{secret}\n").as_bytes(), 0o600)?;
     let request = Request { caller: None, peer: None, action: "first start".to_owned() };
-    manager.add_token(&request, &NewToken { name: name.to_owned(), role }, secret).map_err(token_problem)?;
+    let wish = NewToken { name: "admin".to_owned(), role: Some(Role::Admin), ..NewToken::default() };
+    manager.add_token(&request, &wish, &secret, SystemTime::now()).map_err(token_problem)?;
     Ok(())
 }
 
@@ -253,12 +318,29 @@ fn names(config: &Config) -> Vec<String> {
     names
 }
 
-async fn renew(certifier: Arc<Certifier>) {
+/// Keeps the server's certificate and the bundle that clients trust as the authorities are, and tells of ends that near.
+async fn renew(manager: Arc<Manager>, certifier: Arc<Certifier>, bundle: PathBuf) {
     let mut turns = tokio::time::interval(RENEWAL);
+    let mut changes = manager.trust_changes();
+    let mut told = std::collections::BTreeMap::new();
     loop {
-        turns.tick().await;
-        if let Err(error) = certifier.renew(SystemTime::now()) {
+        let changed = tokio::select! {
+            _ = turns.tick() => false,
+            changed = changes.changed() => changed.is_ok(),
+        };
+        let (now, trust) = (SystemTime::now(), manager.trust());
+        if let Err(error) = certifier.renew(&trust, now) {
             log::error!("the server certificate cannot be renewed: {error}");
+        }
+        manager.warn_of_ends(&mut told, now);
+        if changed {
+            let (path, text) = (bundle.clone(), trust.bundle());
+            let written = tokio::task::spawn_blocking(move || files::write(&path, text.as_bytes(), 0o644));
+            match written.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => log::error!("clients do not learn of the authorities: {error}"),
+                Err(error) => log::error!("clients do not learn of the authorities: {error}"),
+            }
         }
     }
 }
@@ -321,8 +403,14 @@ impl Server {
                 manager.numbers.handshakes_failed.fetch_add(1, Ordering::Relaxed);
                 return;
             };
+            let shown = stream.get_ref().1.peer_certificates().map(|chain| {
+                Shown(chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
+            });
             let service = service_fn(move |mut request: hyper::Request<Incoming>| {
                 request.extensions_mut().insert(Peer(peer));
+                if let Some(shown) = &shown {
+                    request.extensions_mut().insert(shown.clone());
+                }
                 router.clone().oneshot(request)
             });
             let mut builder = hyper::server::conn::http1::Builder::new();

@@ -58,15 +58,27 @@ pub(crate) struct Commit<'a> {
 /// What records are about. A record is JSON text under a key; it has no revision and no history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Table {
-    /// Tokens of people and programs, by name.
+    /// People and programs, by name.
+    Users,
+    /// Their tokens, by name.
     Tokens,
+    /// What machines become hosts with, by name.
+    JoinTokens,
+    /// Hosts that joined, by name.
+    Enrolments,
+    /// Certificate authorities that are trusted, by number.
+    Authorities,
 }
 
 impl Table {
     /// As keys of the store begin; it has no slash.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
+            Self::Users => "users",
             Self::Tokens => "tokens",
+            Self::JoinTokens => "join-tokens",
+            Self::Enrolments => "enrolments",
+            Self::Authorities => "authorities",
         }
     }
 }

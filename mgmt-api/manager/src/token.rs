@@ -1,28 +1,58 @@
-//! Who a request comes from.
-
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+//! Users, and the tokens that let them in.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
-use mgmt_types::{Role, TokenInfo};
+use mgmt_types::{Role, TokenInfo, User};
 use serde::{Deserialize, Serialize};
 
-/// A token as it is kept: without its secret.
+use crate::records::Records;
+use crate::time;
+
+/// A user as it is kept. Its key is its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredUser {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// RFC 3339 in UTC.
+    pub(crate) created: String,
+}
+
+/// A token as it is kept: without its secret. Its key is its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredToken {
     pub(crate) name: String,
-    pub(crate) role: Role,
+    /// Whose it is. A version before users left none, but `role`.
+    #[serde(default)]
+    pub(crate) user: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<Role>,
+    /// RFC 3339 in UTC.
     pub(crate) created: String,
+    /// In seconds since 1970; for ever when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<u64>,
     /// SHA-256 of the secret, in hexadecimal.
     pub(crate) hash: String,
 }
 
+impl StoredToken {
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        self.expires.is_some_and(|end| end <= now)
+    }
+}
+
 /// A fresh secret: 256 random bits in hexadecimal behind a prefix that secret scanners can look for.
-pub(crate) fn secret() -> Result<String, aws_lc_rs::error::Unspecified> {
+pub(crate) fn secret(prefix: &str) -> Result<String, aws_lc_rs::error::Unspecified> {
     let mut bytes = [0u8; 32];
     rand::fill(&mut bytes)?;
-    Ok(format!("palisade_{}", hex(&bytes)))
+    Ok(format!("{prefix}_{}", hex(&bytes)))
+}
+
+/// A word of `bytes` random bytes that nobody has to keep to oneself.
+pub(crate) fn word(bytes: usize) -> Result<String, aws_lc_rs::error::Unspecified> {
+    let mut random = vec![0u8; bytes];
+    rand::fill(&mut random)?;
+    Ok(hex(&random))
 }
 
 /// What is kept of a secret. One round of SHA-256 is enough: slow, salted hashes protect secrets that can be guessed,
@@ -31,52 +61,85 @@ pub(crate) fn hash(secret: &str) -> String {
     hex(digest(&SHA256, secret.as_bytes()).as_ref())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whoever holds a valid token.
+/// Whoever is let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
+    /// Name of the user or host.
     pub(crate) name: String,
+    /// `Agent` for a host.
     pub(crate) role: Role,
+    /// Of a host, the word of its enrolment.
+    pub(crate) enrolment: Option<String>,
 }
 
-/// All valid tokens, by hash. Finding one by its hash tells a prying client nothing: how long the search takes depends
-/// on the hash, which the client cannot choose.
-#[derive(Debug, Default)]
-pub(crate) struct Tokens(RwLock<HashMap<String, StoredToken>>);
-
-impl Tokens {
-    pub(crate) fn new(tokens: Vec<StoredToken>) -> Self {
-        Self(RwLock::new(tokens.into_iter().map(|token| (token.hash.clone(), token)).collect()))
+impl Caller {
+    /// A user.
+    pub(crate) fn user(name: &str, role: Role) -> Self {
+        Self { name: name.to_owned(), role, enrolment: None }
     }
 
-    /// Who holds this secret.
-    pub(crate) fn caller(&self, secret: &str) -> Option<Caller> {
-        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(&hash(secret)).map(|token| Caller { name: token.name.clone(), role: token.role })
+    /// A host.
+    pub(crate) fn host(name: &str, enrolment: &str) -> Self {
+        Self { name: name.to_owned(), role: Role::Agent, enrolment: Some(enrolment.to_owned()) }
     }
+}
 
-    pub(crate) fn add(&self, token: StoredToken) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(token.hash.clone(), token);
+/// Why a token lets nobody in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenRefusal {
+    #[error("the token is not valid (any more)")]
+    Unknown,
+    #[error("token {name} expired at {at}, and the manager's clock says {now}")]
+    Expired { name: String, at: String, now: String },
+}
+
+/// Who holds this secret. Finding a token by its hash tells a prying client nothing: how long the search takes depends on
+/// the hash, which the client cannot choose.
+pub(crate) fn caller(records: &Records, secret: &str, now: u64) -> Result<Caller, TokenRefusal> {
+    let hash = hash(secret);
+    let token = records.tokens.find(|token| token.hash == hash).ok_or(TokenRefusal::Unknown)?;
+    if let Some(end) = token.expires.filter(|_| token.is_expired(now)) {
+        let (name, at, now) = (token.name.clone(), time::rfc3339(end), time::rfc3339(now));
+        return Err(TokenRefusal::Expired { name, at, now });
     }
+    let user = records.users.get(&token.user).ok_or(TokenRefusal::Unknown)?;
+    Ok(Caller::user(&user.name, user.role))
+}
 
-    pub(crate) fn remove(&self, name: &str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|_, token| token.name != name);
-    }
-
-    /// All tokens, by name.
-    pub(crate) fn list(&self) -> Vec<TokenInfo> {
-        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let info = |token: &StoredToken| TokenInfo {
+/// All tokens, by name.
+pub(crate) fn tokens(records: &Records) -> Vec<TokenInfo> {
+    let all = records.tokens.all();
+    let info = |(_, token): (String, std::sync::Arc<StoredToken>)| {
+        let user = records.users.get(&token.user)?;
+        Some(TokenInfo {
             name: token.name.clone(),
-            role: token.role,
+            user: user.name.clone(),
+            role: user.role,
             created: token.created.clone(),
-        };
-        let mut list: Vec<TokenInfo> = tokens.values().map(info).collect();
-        list.sort_by(|a, b| a.name.cmp(&b.name));
-        list
+            expires: token.expires.map(time::rfc3339),
+        })
+    };
+    all.into_iter().filter_map(info).collect()
+}
+
+/// All users, by name.
+pub(crate) fn users(records: &Records) -> Vec<User> {
+    let all = records.users.all();
+    all.into_iter().map(|(_, user)| described(records, &user)).collect()
+}
+
+/// A user as others see it.
+pub(crate) fn described(records: &Records, user: &StoredUser) -> User {
+    let tokens = records.tokens.count(|token| token.user == user.name);
+    User {
+        name: user.name.clone(),
+        role: user.role,
+        created: user.created.clone(),
+        tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
     }
 }
 
@@ -91,19 +154,16 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_known_until_its_token_is_removed() {
-        let secret = secret().unwrap();
-        assert_eq!(secret.len(), "palisade_".len() + 64);
-        let token = StoredToken {
-            name: "ci".into(),
-            role: Role::Viewer,
-            created: String::new(),
-            hash: hash(&secret),
-        };
-        let tokens = Tokens::new(vec![token]);
-        assert_eq!(tokens.caller(&secret), Some(Caller { name: "ci".into(), role: Role::Viewer }));
-        assert_eq!(tokens.caller("palisade_"), None);
-        tokens.remove("ci");
-        assert_eq!(tokens.caller(&secret), None);
+    fn a_secret_has_256_bits_behind_its_prefix() {
+        let (one, other) = (secret("palisade").unwrap(), secret("palisade").unwrap());
+        assert_eq!(one.len(), "palisade_".len() + 64);
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_token_of_a_version_before_users_can_be_read() {
+        let text = r#"{"name":"ci","role":"viewer","created":"2024-01-01T00:00:00Z","hash":"00"}"#;
+        let token: StoredToken = serde_json::from_str(text).unwrap();
+        assert_eq!((token.user.as_str(), token.role, token.expires), ("", Some(Role::Viewer), None));
     }
 }

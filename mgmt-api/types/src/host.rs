@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::agent::PeerStatus;
 use crate::{Labels, Mistake, Mtu, labels, name, text};
 
-/// One host of the mesh. One that runs an agent appears when that first speaks; an external one is declared.
+/// One host of the mesh. One that runs an agent appears when its machine joins; an external one is declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Host {
@@ -68,7 +68,6 @@ pub enum HostKind {
 
 impl HostKind {
     /// True for a host that runs our agent.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
     pub fn is_agent(&self) -> bool {
         *self == Self::Agent
     }

@@ -15,6 +15,7 @@ mod firewall_policy;
 mod glob;
 mod group;
 mod host;
+mod join;
 mod labels;
 mod mac;
 pub mod name;
@@ -41,6 +42,10 @@ pub use firewall_policy::{BASELINE, FirewallPolicy, FirewallPolicySpec, PolicyRe
 pub use glob::{Glob, GlobError};
 pub use group::{Group, GroupReport, GroupSpec};
 pub use host::{Host, HostKind, HostReport, HostSpec, HostState, MAX_UNDERLAY, is_underlay_address};
+pub use join::{
+    AUTHORITY_HEADER, Authority, AuthorityList, Credentials, ExpiryAlarm, JoinRequest, JoinToken,
+    JoinTokenList, JoinTokenSecret, JoinTokenState, NewJoinToken, RenewalRequest,
+};
 pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
 pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
@@ -55,5 +60,5 @@ pub use revision::{
 pub use router::{Route, Router, RouterReport, RouterSpec};
 pub use service::{Icmp, NAMED as NAMED_SERVICES, NamedService, Service, ServiceError, Transport};
 pub use tier::{PolicyMode, RuleAction, RuleDirection, Tier};
-pub use token::{NewToken, Role, TokenInfo, TokenList, TokenSecret};
+pub use token::{NewToken, NewUser, Role, TokenInfo, TokenList, TokenSecret, User, UserChange, UserList};
 pub use workload::{PortReport, PortSpec, Workload, WorkloadKind, WorkloadReport, WorkloadSpec};

@@ -71,15 +71,15 @@ pub enum ProblemKind {
     Syntax,
     /// The request can be read, and what it says is wrong.
     Invalid,
-    /// No token, or one nobody issued.
+    /// No token or certificate, or one that is not valid.
     Unauthenticated,
-    /// The token's role may not do this.
+    /// Whoever asks may not do this.
     Forbidden,
     /// There is no such resource, revision or address.
     NotFound,
     /// The method is not one this address knows.
     Method,
-    /// The resource is still used by others.
+    /// The resource is still used by others, or its name is.
     InUse,
     /// The resource is no longer at the revision the client expects.
     Stale,
@@ -121,8 +121,8 @@ impl ProblemKind {
         match self {
             Self::Syntax => (400, "syntax", "the request cannot be read"),
             Self::Invalid => (422, "invalid", "the request asks for something that cannot be"),
-            Self::Unauthenticated => (401, "unauthenticated", "a valid token is needed"),
-            Self::Forbidden => (403, "forbidden", "the token's role does not allow this"),
+            Self::Unauthenticated => (401, "unauthenticated", "a valid token or certificate is needed"),
+            Self::Forbidden => (403, "forbidden", "whoever asks may not do this"),
             Self::NotFound => (404, "not-found", "there is no such thing"),
             Self::Method => (405, "method", "the method is not known here"),
             Self::InUse => (409, "in-use", "the resource is still in use"),

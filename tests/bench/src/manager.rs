@@ -6,12 +6,13 @@ mod world;
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use mgmt_client::{Client, Document, Endpoint, Timeouts};
-use mgmt_types::Applied;
+use mgmt_client::{Client, Document, Endpoint, Membership, Timeouts};
+use mgmt_types::{Applied, NewJoinToken};
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
@@ -109,7 +110,7 @@ struct Mesh {
     process: Process,
     runtime: Runtime,
     client: Client,
-    endpoint: Endpoint,
+    url: String,
     agents: Option<Agents>,
     /// The group of each workload.
     groups: Vec<usize>,
@@ -128,12 +129,8 @@ impl Mesh {
             let path = work.join("state").join(file);
             fs::read_to_string(&path).with_context(|| path.display().to_string())
         };
-        let endpoint = Endpoint {
-            url: format!("https://{listen}"),
-            token: read("agent.token")?,
-            ca_pem: read("ca.pem")?,
-        };
-        let admin = Endpoint { token: read("admin.token")?, ..endpoint.clone() };
+        let url = format!("https://{listen}");
+        let admin = Endpoint { url: url.clone(), token: read("admin.token")?, ca_pem: read("ca.pem")? };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let timeouts = Timeouts { request: START, ..Timeouts::default() };
         Ok(Mesh {
@@ -142,7 +139,7 @@ impl Mesh {
             process,
             runtime,
             client: Client::connect_with(&admin, timeouts)?,
-            endpoint,
+            url,
             agents: None,
             groups: Vec::new(),
             turn: 0,
@@ -152,6 +149,25 @@ impl Mesh {
 
     fn apply(&self, document: Document) -> Result<Applied> {
         Ok(self.runtime.block_on(self.client.apply(&[document], false))?)
+    }
+
+    /// Joins as these hosts.
+    fn join(&self, hosts: Range<usize>) -> Result<Vec<Membership>> {
+        let wish = NewJoinToken {
+            uses: Some(u32::try_from(hosts.len())?),
+            expires_in: Some(24 * 60 * 60),
+            replace: true,
+            ..NewJoinToken::default()
+        };
+        let urls = std::slice::from_ref(&self.url);
+        self.runtime.block_on(async {
+            let token = self.client.create_join_token(&wish).await?.secret;
+            let mut members = Vec::new();
+            for number in hosts {
+                members.push(mgmt_client::join(urls, &token, &world::host(number), None).await?);
+            }
+            Ok(members)
+        })
     }
 
     /// Makes the mesh as large as each of the sizes, one after the other, and then starts its hosts. The size of the
@@ -168,7 +184,8 @@ impl Mesh {
                 made += 100;
             }
             let host = world::host(0);
-            let client = Client::connect(&self.endpoint)?;
+            let [member] = self.join(0..1)?.try_into().map_err(|_| anyhow::anyhow!("no host"))?;
+            let client = Client::member(&member)?;
             let slice = self.runtime.block_on(async {
                 let mut slices = client.agent_state_stream(&host, 0).await?;
                 slices.next().await.context("the manager ended the stream")?.map_err(anyhow::Error::from)
@@ -177,7 +194,7 @@ impl Mesh {
         }
         self.groups = (0..made * world::WORKLOADS).map(|number| number % world::GROUPS).collect();
         println!("{made} hosts declared after {:.1} s", began.elapsed().as_secs_f64());
-        let agents = Agents::start(made, &self.endpoint)?;
+        let agents = Agents::start(&self.join(0..made)?)?;
         agents.wait(0, made, RESYNC, |_| true)?;
         println!("all of them follow after {:.1} s", began.elapsed().as_secs_f64());
         self.agents = Some(agents);

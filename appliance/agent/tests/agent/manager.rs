@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use agent::{Config, Poll, Source, UnderlayConfig};
-use mgmt_client::Endpoint;
+use mgmt_client::Membership;
+use mgmt_types::Credentials;
 use mgmt_types::agent::{HostStatus, SealedSlice, Slice, SliceDelta, SliceVersion};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::Serialize;
@@ -123,8 +124,19 @@ fn what_does_not_fit_is_refused_whole_and_counted_and_the_agent_asks_anew() {
     let url = format!("https://{}", listener.local_addr().expect("an address"));
     runtime.spawn(manager.clone().serve(listener, TlsAcceptor::from(Arc::new(tls))));
 
-    let endpoint = Endpoint { url, token: "secret".into(), ca_pem: made.cert.pem() };
     let directory = tempfile::tempdir().expect("a directory");
+    // As joining would have left it; this manager asks for no certificate.
+    let credentials = Credentials {
+        host: "here".into(),
+        certificate: made.cert.pem(),
+        not_before: 0,
+        not_after: u64::MAX,
+        authority: String::new(),
+        authorities: vec![made.cert.pem()],
+        managers: Vec::new(),
+    };
+    let member = Membership { key: made.signing_key.serialize_pem(), credentials, managers: vec![url] };
+    agent::identity::keep(&directory.path().join("state"), &member).expect("keeps");
     let agent = agent::run(Config {
         host: "here".into(),
         state_dir: directory.path().join("state"),
@@ -135,7 +147,7 @@ fn what_does_not_fit_is_refused_whole_and_counted_and_the_agent_asks_anew() {
         max_flows: 1 << 10,
         max_flows_per_port: 1 << 9,
         underlay: UnderlayConfig::default(),
-        source: Source::Manager(endpoint),
+        source: Source::Managers(Vec::new()),
     })
     .expect("the agent starts");
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use manager::{Admission, Config, Running};
 
@@ -38,6 +38,13 @@ pub(crate) struct ManagerArgs {
     /// Connections at once of one source; more when many hosts share an address
     #[arg(long, value_name = "N", default_value_t = Admission::default().per_source)]
     connections_per_source: usize,
+    /// URL of a manager that hosts are told to try, this one's included; may be given several times
+    #[arg(long = "advertise", value_name = "URL")]
+    advertised: Vec<String>,
+    /// File with the key that seals the authorities' private keys in the store; managers of one store share it
+    /// [default: authority.key in the state directory]
+    #[arg(long, value_name = "FILE")]
+    authority_key: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -56,6 +63,8 @@ pub(crate) async fn start(state_dir: &Path, args: &ManagerArgs) -> Result<Runnin
         listen: args.listen,
         names: args.names.clone(),
         admission: Admission { connections: args.connections, per_source: args.connections_per_source },
+        advertised: args.advertised.clone(),
+        authority_key: args.authority_key.clone(),
     };
     let running = manager::serve(config).await.map_err(|error| refusal(&error, state_dir, args.listen))?;
     remember(state_dir, &running.url())?;
@@ -74,6 +83,7 @@ pub(crate) fn greeting(running: &Running, host: Option<&str>) -> Result<String, 
             .push(("admin token", format!("{} (shown this once; kept in {})", token.trim(), file.display())));
         lines.push(("next", "declare networks and workloads: palisade apply -f FILE".to_owned()));
         lines.push(("", "see what there is:              palisade get hosts".to_owned()));
+        lines.push(("", "let another machine join:       palisade join-token create".to_owned()));
         lines.push(("", "plug a guest in:                palisade port attach WORKLOAD --qemu".to_owned()));
     }
     Ok(format!("palisade {}{who}\n{}", env!("CARGO_PKG_VERSION"), output::facts(2, &lines)))

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod audit;
+pub(crate) mod authority;
 pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod describe;
@@ -10,12 +11,15 @@ pub(crate) mod firewall;
 pub(crate) mod flows;
 pub(crate) mod get;
 pub(crate) mod hosts;
+pub(crate) mod join;
+pub(crate) mod join_token;
 pub(crate) mod manager;
 pub(crate) mod mesh;
 pub(crate) mod port;
 pub(crate) mod token;
 pub(crate) mod trace;
 pub(crate) mod up;
+pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod watch;
 pub(crate) mod why;
@@ -33,6 +37,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Up(args) => in_service(up::run(args)),
         Command::Manager(args) => in_service(manager::run(args)),
         Command::Agent(args) => in_service(agent::run(args)),
+        Command::Join(args) => in_service(join::run(args)),
         Command::Apply(args) => once(apply::run(args)),
         Command::Get(args) => once(get::run(args)),
         Command::Hosts(args) => once(hosts::run(args)),
@@ -43,7 +48,10 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Why(args) => once(why::run(args)),
         Command::Flows(args) => once(flows::run(args)),
         Command::Port(command) => once(port::run(command)),
+        Command::User(command) => once(user::run(command)),
         Command::Token(command) => once(token::run(command)),
+        Command::JoinToken(command) => once(join_token::run(command)),
+        Command::Authority(command) => once(authority::run(command)),
         Command::Audit(args) => once(audit::run(args)),
         Command::Completions(args) => completions::run(&args),
         Command::Version(args) => version::run(&args),

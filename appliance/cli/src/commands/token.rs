@@ -1,14 +1,16 @@
 //! `palisade token`
 
-use clap::Subcommand;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use mgmt_types::Role;
+use std::time::Duration;
 
+use clap::Subcommand;
+use mgmt_types::{NewToken, Role};
+
+use crate::commands::user::role;
 use crate::connection::ConnectionArgs;
 use crate::failure::Failure;
 use crate::output::{self, OutputArgs};
 
-/// Manage the tokens that people and agents are let in with
+/// Manage the tokens that users are let in with
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Create(Create),
@@ -17,13 +19,21 @@ pub(crate) enum Command {
 }
 
 /// Make a token and print its secret, once
+///
+/// It is of a user that there is, or with --role of one that is made with it and named like it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// Name of the token; the author of changes made with it
+    /// Name of the token
     name: String,
-    /// What its holder may do: everything; change resources; read; or be a host's agent
+    /// Whose token it is: the author of changes made with it
+    #[arg(long, value_name = "USER", conflicts_with = "role", required_unless_present = "role")]
+    user: Option<String>,
+    /// What its holder may do: everything; change resources; read
     #[arg(long, value_parser = role(), value_name = "ROLE")]
-    role: Role,
+    role: Option<Role>,
+    /// For how long it is valid, such as 12h or 90d [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    expires: Option<Duration>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -51,18 +61,30 @@ pub(crate) struct Delete {
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Create(args) => {
-            let token = args.connection.client()?.create_token(&args.name, args.role).await?;
+            let wish = NewToken {
+                name: args.name,
+                user: args.user,
+                role: args.role,
+                expires_in: args.expires.map(|life| life.as_secs()),
+            };
+            let token = args.connection.client()?.create_token_as(&wish).await?;
             // The secret alone on stdout, so that it can go straight to a file.
-            output::remark(&format!("token {} with role {}; it is not shown again:", token.name, token.role));
+            output::remark(&format!(
+                "token {} of user {} with role {}; it is not shown again:",
+                token.name, token.user, token.role
+            ));
             output::result(args.output.format, &token, || format!("{}\n", token.secret))
         }
         Command::List(args) => {
             let tokens = args.connection.client()?.tokens().await?;
             output::list(args.output.format, &tokens, || {
                 let row = |token: &mgmt_types::TokenInfo| {
-                    vec![token.name.clone(), token.role.to_string(), token.created.clone()].into()
+                    let expires = token.expires.clone().unwrap_or_else(|| "never".to_owned());
+                    let (role, created) = (token.role.to_string(), token.created.clone());
+                    vec![token.name.clone(), token.user.clone(), role, created, expires].into()
                 };
-                output::table(&["NAME", "ROLE", "CREATED"], tokens.iter().map(row).collect())
+                let header = ["NAME", "USER", "ROLE", "CREATED", "EXPIRES"];
+                output::table(&header, tokens.iter().map(row).collect())
             })
         }
         Command::Delete(args) => {
@@ -70,8 +92,4 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             output::print(&format!("token {} deleted\n", args.name))
         }
     }
-}
-
-fn role() -> impl TypedValueParser<Value = Role> {
-    PossibleValuesParser::new(["admin", "operator", "viewer", "agent"]).try_map(|word| word.parse::<Role>())
 }

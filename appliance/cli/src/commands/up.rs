@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use agent::{Handle, Source};
+use ::manager::Running;
+use agent::{Handle, Source, identity};
 use mgmt_client::{Client, Endpoint};
 use mgmt_types::{Kind, ProblemKind, Resource};
 use tokio::time::{Instant, sleep};
@@ -42,22 +43,16 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let host = args.host.name()?;
     let state_dir = &args.state_dir.absolute()?;
 
-    // Without a manager's token and certificate there was no start before: nobody waits for the agent yet.
-    let known = kept_endpoint(state_dir, &args.manager);
-    let early = match &known {
-        Some(endpoint) => Some(start_agent(&args, &host, state_dir, endpoint.clone()).await?),
+    // Without an authority there was no start before: nobody waits for the agent yet.
+    let early = match kept_url(state_dir, &args.manager) {
+        Some(url) => Some(start_agent(&args, &host, state_dir, url).await?),
         None => None,
     };
     let running = manager::start(state_dir, &args.manager).await?;
-    let endpoint = endpoint(&running.url(), state_dir)?;
+    join(&running, &host, state_dir).await?;
     let agent = match early {
-        Some(agent) if known.as_ref() == Some(&endpoint) => agent,
-        // The manager made a new authority or token, for want of a readable one.
-        Some(agent) => {
-            host_agent::stop(agent).await;
-            start_agent(&args, &host, state_dir, endpoint).await?
-        }
-        None => start_agent(&args, &host, state_dir, endpoint).await?,
+        Some(agent) => agent,
+        None => start_agent(&args, &host, state_dir, running.url()).await?,
     };
 
     // An administrator may keep the token elsewhere; then nobody here can ask how far the host is.
@@ -82,19 +77,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn start_agent(
-    args: &Args,
-    host: &str,
-    state_dir: &Path,
-    endpoint: Endpoint,
-) -> Result<Handle, Failure> {
-    host_agent::start(args.host.config(host.to_owned(), state_dir, Source::Manager(endpoint))?).await
+async fn start_agent(args: &Args, host: &str, state_dir: &Path, url: String) -> Result<Handle, Failure> {
+    let source = Source::Managers(vec![url]);
+    host_agent::start(args.host.config(host.to_owned(), state_dir, source)?).await
 }
 
-/// Where the manager will be, when it can be known before it runs.
-fn kept_endpoint(state_dir: &Path, args: &ManagerArgs) -> Option<Endpoint> {
+/// Where the manager will be, when it ran before and that can be known before it runs.
+fn kept_url(state_dir: &Path, args: &ManagerArgs) -> Option<String> {
     let mut address = args.listen;
-    if address.port() == 0 {
+    if address.port() == 0 || !directories::ca(state_dir).exists() {
         return None;
     }
     if address.ip().is_unspecified() {
@@ -103,22 +94,24 @@ fn kept_endpoint(state_dir: &Path, args: &ManagerArgs) -> Option<Endpoint> {
             std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    endpoint(&format!("https://{address}"), state_dir).ok()
+    Some(format!("https://{address}"))
 }
 
-/// The manager at `url`, for the agent of the same machine.
-fn endpoint(url: &str, state_dir: &Path) -> Result<Endpoint, Failure> {
-    // The manager lets an administrator speak for a host: good enough when somebody removed the agent's own token.
-    let token = read(&directories::agent_token(state_dir)).or_else(|missing| {
-        read(&directories::admin_token(state_dir)).map_err(|_| {
-            Failure::new(format!(
-                "the agent has no token: {}\n  run `palisade manager`, then `palisade token delete agent` from where \
-                 an administrator's token is; the next start makes a new one",
-                missing.text()
-            ))
-        })
-    })?;
-    Ok(Endpoint { url: url.to_owned(), token, ca_pem: read(&directories::ca(state_dir))? })
+/// Makes this machine a host of its own manager, unless it is one that the manager knows. An agent that runs already finds
+/// what is left for it.
+async fn join(running: &Running, host: &str, state_dir: &Path) -> Result<(), Failure> {
+    let kept = identity::load(state_dir).unwrap_or_else(|error| {
+        log::warn!("{error}");
+        None
+    });
+    if kept.is_some_and(|kept| kept.host() == host && running.knows(host, &kept.credentials.certificate)) {
+        return Ok(());
+    }
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("host {host} cannot join: {error}"));
+    let token = running.join_token(host).await.map_err(|problem| failed(&problem))?;
+    let joined = mgmt_client::join(&[running.url()], &token, host, None).await;
+    let joined = joined.map_err(|error| failed(&error))?;
+    identity::keep(state_dir, &joined).map_err(|error| failed(&error))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-use crate::running::{Done, Service};
+use crate::running::{Done, Service, palisade};
 
 const VM: &str = "\
 kind: Network
@@ -93,13 +93,35 @@ fn what_stands_in_the_way_of_a_start_is_named() {
 }
 
 #[test]
-fn an_agent_without_a_token_of_its_own_uses_the_administrators() {
+fn a_host_whose_identity_is_lost_or_damaged_joins_again_by_itself() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut up = Service::start(dir.path(), &UP);
-    up.stop("TERM");
-    std::fs::remove_file(up.state().join("agent.token")).expect("removes");
+    let identity = dir.path().join("state/identity.json");
+    for damage in [None, Some("{}")] {
+        let mut up = Service::start(dir.path(), &UP);
+        up.stop("TERM");
+        match damage {
+            None => std::fs::remove_file(&identity).expect("removes"),
+            Some(text) => std::fs::write(&identity, text).expect("writes"),
+        }
+        let mut up = Service::start(dir.path(), &UP);
+        assert_eq!(up.json(&["get", "host", "host-a"])["status"]["connected"], true);
+        up.stop("TERM");
+    }
+}
+
+#[test]
+fn a_state_directory_of_a_version_before_joining_still_starts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    std::fs::create_dir(&state).expect("a directory");
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../mgmt-api/manager/tests/data/layout-1");
+    for name in ["manager.redb", "admin.token"] {
+        std::fs::copy(kept.join(name), state.join(name)).expect("copies");
+    }
+    std::fs::write(state.join("agent.token"), "palisade_0\n").expect("writes");
     let up = Service::start(dir.path(), &UP);
     assert_eq!(up.json(&["get", "host", "host-a"])["status"]["connected"], true);
+    assert!(dir.path().join("run/ports/web-1.eth0.sock").exists());
 }
 
 #[test]
@@ -120,14 +142,14 @@ fn an_administrator_may_keep_the_token_elsewhere() {
 fn manager_and_agent_run_apart() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut manager = Service::start(&dir.path().join("m"), &["manager"]);
-    let secret = manager.run(&["token", "create", "host-b", "--role", "agent"]).good();
+    let secret = manager.run(&["join-token", "create", "--label", "rack=r7"]).good();
     let url = std::fs::read_to_string(manager.state().join("manager.url")).expect("a URL");
-    let ca = manager.state().join("ca.pem").display().to_string();
-    let arguments = ["agent", "--host", "host-b", "--url", url.trim(), "--ca", &ca, "--token", secret.trim()];
+    let arguments = ["agent", "--host", "host-b", "--join", url.trim(), "--token", secret.trim()];
     let mut agent = Service::start(&dir.path().join("a"), &[&arguments[..], &["--workers", "1"]].concat());
     // A host is known from its agent's first word on, which may come after the agent is ready.
     let host = || manager.run(&["get", "host", "host-b"]);
     assert!((0..1000).any(|_| host().code == 0), "{:?}", host());
+    assert_eq!(manager.json(&["get", "host", "host-b"])["labels"]["rack"], "r7");
     manager.apply(&VM.replace("host-a", "host-b"));
     assert!(dir.path().join("a/run/ports/web-1.eth0.sock").exists());
 
@@ -142,6 +164,71 @@ fn manager_and_agent_run_apart() {
     assert!(manager.stop("TERM").0.success());
     let said = manager.run(&["get", "hosts"]).bad(3);
     assert!(said.contains("is the manager running"), "{said}");
+}
+
+#[test]
+fn a_machine_joins_once_and_is_that_host_from_then_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut manager = Service::start(&dir.path().join("m"), &["manager"]);
+    let url = std::fs::read_to_string(manager.state().join("manager.url")).expect("a URL");
+    let secret = manager.run(&["join-token", "create", "first", "--expires", "5m"]).good();
+    let state = dir.path().join("a/state");
+    let join = |host: &str, token: &str| {
+        let words = ["join", url.trim(), "--host", host, "--token", token.trim(), "--workers", "1"];
+        Done::from(palisade(&words).env("PALISADE_STATE_DIR", &state).output().expect("runs"))
+    };
+    assert!(Service::fails(&dir.path().join("a"), &["agent"]).bad(1).contains("palisade join"));
+    assert!(join("host-b", "nonsense").bad(1).contains("SECRET.FINGERPRINT"));
+    let wrong = format!("{}.{}", secret.trim().split('.').next().expect("a secret"), "0".repeat(64));
+    assert!(join("host-b", &wrong).bad(3).contains("fingerprint"));
+    assert!(join("host-b", &secret).good().contains("palisade agent"));
+    let mode = std::fs::metadata(state.join("identity.json")).expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(join("host-b", &secret).bad(1).contains("used by 1 of 1 hosts"));
+
+    let said = Service::fails(&dir.path().join("a"), &["agent", "--host", "host-c"]).bad(2);
+    assert!(said.contains("joined as host host-b"), "{said}");
+    let mut agent = Service::start(&dir.path().join("a"), &["agent", "--host", "host-b", "--workers", "1"]);
+    let connected = || manager.json(&["get", "host", "host-b"])["status"]["connected"] == true;
+    assert!((0..1000).any(|_| connected()));
+    assert!(agent.stop("TERM").0.success());
+
+    let tokens = manager.run(&["join-token", "list"]).good();
+    assert!(tokens.contains("first") && tokens.contains("used-up") && tokens.contains("1/1"), "{tokens}");
+    let open = manager.run(&["join-token", "create", "open", "--uses", "2"]).good();
+    assert!(manager.run(&["join-token", "revoke", "open"]).good().contains("revoked"));
+    assert!(join("host-c", &open).bad(1).contains("was revoked"));
+    let audit = manager.run(&["audit"]).good();
+    assert!(audit.contains("host host-b joined with join token first of admin"), "{audit}");
+    assert!(manager.stop("TERM").0.success());
+}
+
+#[test]
+fn users_tokens_and_authorities_are_managed_from_the_command_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let manager = Service::start(dir.path(), &["manager"]);
+    manager.run(&["user", "create", "alice", "--role", "viewer"]).good();
+    let secret = manager.run(&["token", "create", "laptop", "--user", "alice", "--expires", "90d"]).good();
+    let apply = || manager.run_with(&["apply", "-f", "-", "--token", secret.trim()], "kind: Host\nname: h\n");
+    assert!(apply().bad(1).contains("alice may not"));
+    manager.run(&["user", "change", "alice", "--role", "operator"]).good();
+    apply().good();
+    let users = manager.run(&["user", "list"]).good();
+    assert!(users.lines().any(|line| line.starts_with("alice") && line.contains("operator")), "{users}");
+    let tokens = manager.run(&["token", "list"]).good();
+    assert!(tokens.lines().any(|line| line.starts_with("laptop") && !line.contains("never")), "{tokens}");
+    manager.run(&["user", "delete", "alice"]).good();
+    assert!(apply().bad(1).contains("not valid"));
+
+    let one = manager.json(&["authority", "list"]);
+    let old = one[0]["fingerprint"].as_str().expect("a fingerprint");
+    assert!(manager.run(&["authority", "rotate"]).good().contains(old));
+    let pem = manager.run(&["authority", "list", "--pem"]).good();
+    assert_eq!(pem.matches("BEGIN CERTIFICATE").count(), 2);
+    manager.run(&["authority", "retire", old]).good();
+    let kept = || std::fs::read_to_string(manager.state().join("ca.pem")).expect("is there");
+    let is_new = |_| manager.run(&["authority", "list"]).code == 0 && kept().matches("BEGIN").count() == 1;
+    assert!((0..200).any(is_new), "{}", kept());
 }
 
 #[test]

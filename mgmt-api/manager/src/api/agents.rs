@@ -6,7 +6,7 @@ use axum::extract::{Query, Request};
 use axum::http::StatusCode;
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use mgmt_types::agent::{HostStatus, Slice, SliceDigest, SliceVersion};
 use mgmt_types::{Mistake, Problem, ProblemKind, name};
 use serde::Deserialize;
@@ -39,7 +39,8 @@ pub(super) struct StateQuery {
 /// again whenever it changes. With `deltas` the first is named `state` (a whole slice with its digest), `delta` (what is
 /// different from the slice that `from` and `digest` name) or `unchanged` (that slice is the newest), and each further
 /// one `delta`; whoever cannot apply one connects again without `from`. With `questions`, there are also events named
-/// `question`, to be answered at `/v1/agent/answers/{id}`. The host is declared if it is new.
+/// `question`, to be answered at `/v1/agent/answers/{id}`. The host is the one that the client's
+/// certificate names, and no other.
 #[utoipa::path(
     get, path = "/v1/agent/state", tag = "agents", operation_id = "agentState",
     params(("host" = String, Query, description = "Name of the host"), ("from" = Option<u64>, Query, description = "The revision it has"), ("digest" = Option<String>, Query, description = "The digest of the slice it has"), ("deltas" = Option<bool>, Query, description = "It takes deltas"), ("questions" = Option<bool>, Query, description = "It can be asked questions")),
@@ -55,8 +56,9 @@ pub(super) async fn state(
 ) -> Result<Response, Refused> {
     let Query(query) = query.map_err(|error| wrong_query(&error))?;
     check_host(&query.host)?;
+    context.manager.check_speaker(&asked, &query.host)?;
     let manager = context.manager.clone();
-    let host = query.host.clone();
+    let (host, caller) = (query.host.clone(), asked.caller.clone());
     if !manager.state().hosts.contains_key(&host) {
         reply::work(&context, move || manager.ensure_host(&asked, &host)).await?;
     }
@@ -67,11 +69,13 @@ pub(super) async fn state(
         _ => Has::Nothing,
     };
     let has = query.deltas.then_some(has);
+    let withdrawn = context.manager.clone().withdrawn(caller);
     let follower = Follower { context, host: query.host, sent: None, has, ear };
-    Ok(Sse::new(stream::unfold(follower, Follower::next)).keep_alive(KeepAlive::default()).into_response())
+    let events = stream::unfold(follower, Follower::next).take_until(withdrawn);
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
-/// Takes what a host says about itself. The host is declared if it is new.
+/// Takes what a host says about itself.
 #[utoipa::path(
     post, path = "/v1/agent/status", tag = "agents", operation_id = "agentStatus",
     request_body(content((HostStatus = "application/json"))),
@@ -88,6 +92,7 @@ pub(super) async fn status(
     reply::in_turn(&context.reporting, move || {
         let status: HostStatus = document::read_value(&body)?;
         check_host(&status.host)?;
+        manager.check_speaker(&asked, &status.host)?;
         manager.ensure_host(&asked, &status.host)?;
         manager.hear(&asked, &status)?;
         manager.board.post(&manager.state(), status, SystemTime::now());

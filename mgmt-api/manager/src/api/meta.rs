@@ -13,7 +13,10 @@ use utoipa::OpenApi;
 
 use super::caller::{Anyone, Reader};
 use super::reply;
-use super::{Context, agents, apply, log, questions, resources, tokens, watch};
+use super::{Context, agents, apply, join, log, questions, resources, tokens, users, watch};
+use crate::join_token::JoinRefusal;
+use crate::manager::CertificateRefusal;
+use crate::time;
 
 /// True as long as the manager answers. Needs no token.
 #[utoipa::path(
@@ -84,6 +87,37 @@ fn prometheus(context: &Context, now: SystemTime) -> String {
     family("tls_handshakes_failed_total", "counter", "TLS handshakes that failed.", &one(failed));
     let refusals = load(&numbers.refusals);
     family("refusals_total", "counter", "Requests refused for want of a token or a right.", &one(refusals));
+    family("joins_total", "counter", "Machines that became hosts.", &one(load(&numbers.joins)));
+    let reasons: Vec<_> = (JoinRefusal::ALL.iter().zip(&numbers.join_refusals))
+        .map(|(why, counter)| (format!("{{reason=\"{}\"}}", why.as_str()), load(counter)))
+        .collect();
+    family("join_refusals_total", "counter", "Machines that did not become hosts.", &reasons);
+    let issued = load(&numbers.certificates);
+    family("host_certificates_total", "counter", "Certificates that hosts got.", &one(issued));
+    let reasons: Vec<_> = (CertificateRefusal::ALL.iter().zip(&numbers.certificate_refusals))
+        .map(|(why, counter)| (format!("{{reason=\"{}\"}}", why.as_str()), load(counter)))
+        .collect();
+    family(
+        "certificate_refusals_total",
+        "counter",
+        "Requests with a certificate that is not good.",
+        &reasons,
+    );
+    family(
+        "join_tokens",
+        "gauge",
+        "Join tokens that are valid.",
+        &one(count(manager.valid_join_tokens(now))),
+    );
+    let left = |end: u64| end.saturating_sub(time::seconds(now));
+    let authorities: Vec<_> = (manager.records.authorities.all().into_iter())
+        .map(|(_, kept)| (format!("{{fingerprint=\"{}\"}}", kept.fingerprint), left(kept.not_after)))
+        .collect();
+    family("authority_seconds_left", "gauge", "Life that an authority has left.", &authorities);
+    let hosts: Vec<_> = (manager.records.enrolments.all().into_iter())
+        .map(|(host, kept)| (format!("{{host=\"{host}\"}}"), left(kept.not_after)))
+        .collect();
+    family("host_certificate_seconds_left", "gauge", "Life that a host's certificate has left.", &hosts);
     let unwritten = load(&numbers.refusals_unwritten);
     family("refusals_unwritten_total", "counter", "Refusals left out of the audit log.", &one(unwritten));
     text
@@ -96,9 +130,11 @@ fn prometheus(context: &Context, now: SystemTime) -> String {
         resources::list, resources::read, resources::replace, resources::patch, resources::remove,
         apply::apply, apply::delete, watch::watch,
         log::audit, log::revision, log::realised,
+        users::list, users::create, users::change, users::remove,
         tokens::list, tokens::create, tokens::remove,
+        join::join, join::tokens, join::create, join::revoke, join::authorities, join::rotate, join::retire,
         questions::trace, questions::verdicts, questions::flows,
-        agents::state, agents::status, questions::answer,
+        agents::state, agents::status, questions::answer, join::renew,
         health, openapi_json, metrics,
     ),
     components(schemas(
@@ -111,7 +147,9 @@ fn prometheus(context: &Context, now: SystemTime) -> String {
         (name = "resources", description = "What is declared"),
         (name = "history", description = "What changed, and who did it"),
         (name = "questions", description = "What hosts can be asked"),
-        (name = "tokens", description = "Who may do what"),
+        (name = "users", description = "Who may do what"),
+        (name = "tokens", description = "What users are let in with"),
+        (name = "joining", description = "How machines become hosts"),
         (name = "agents", description = "What hosts get and say"),
         (name = "meta", description = "The API about itself"),
     ),
@@ -136,8 +174,11 @@ pub(crate) fn openapi() -> Value {
         "oneOf": refs,
         "discriminator": { "propertyName": "kind" },
     });
-    value["components"]["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
-    value["security"] = json!([{ "token": [] }]);
+    value["components"]["securitySchemes"] = json!({
+        "token": { "type": "http", "scheme": "bearer" },
+        "certificate": { "type": "mutualTLS", "description": "A host's, as joining gave it" },
+    });
+    value["security"] = json!([{ "token": [] }, { "certificate": [] }]);
     value["info"]["version"] = json!("v1");
     value
 }

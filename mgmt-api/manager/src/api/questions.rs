@@ -198,13 +198,14 @@ pub(super) async fn flows(
     ),
 )]
 pub(super) async fn answer(
-    Agent(_asked): Agent,
+    Agent(asked): Agent,
     State(context): State<Context>,
     Path(id): Path<u64>,
     request: Request,
 ) -> Result<Response, Refused> {
     let closed = || Refused::from(Problem::new(ProblemKind::Gone, "nobody waits for this answer any more"));
     let (host, replies) = context.desk.asker(id).map_err(|_| closed())?;
+    context.manager.check_speaker(&asked, &host)?;
     reply::format(request.headers(), &[Format::Json])?;
     let body = reply::body(request).await?;
     let unreadable = |error: serde_json::Error| Problem::new(ProblemKind::Syntax, error.to_string());

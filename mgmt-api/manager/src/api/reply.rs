@@ -17,6 +17,10 @@ use crate::document::Format;
 #[derive(Debug)]
 pub(crate) struct Refused(pub(crate) Box<Problem>);
 
+/// Why something was refused, for the audit log: rides beside the answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Detail(pub(crate) String);
+
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
         Self(Box::new(problem))
@@ -30,6 +34,7 @@ impl IntoResponse for Refused {
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.extensions_mut().insert(Detail(self.0.detail));
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 section 11.6.1: a 401 says which scheme would do.
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -63,9 +68,14 @@ pub(crate) fn event<T: Serialize>(name: &str, id: u64, value: &T) -> Option<Even
     }
 }
 
-/// Reads a body of at most [`MAX_BODY`] bytes. A longer one is taken off the wire up to four times that, so that a
-/// client that writes before it reads sees the answer and not a broken connection.
+/// Reads a body of at most [`MAX_BODY`] bytes.
 pub(crate) async fn body(request: Request) -> Result<Vec<u8>, Refused> {
+    body_within(request, MAX_BODY).await
+}
+
+/// Reads a body of at most `most` bytes. A longer one is taken off the wire up to four times that, so that a client that
+/// writes before it reads sees the answer and not a broken connection.
+pub(crate) async fn body_within(request: Request, most: usize) -> Result<Vec<u8>, Refused> {
     let mut body: Body = request.into_body();
     let mut bytes = Vec::new();
     let mut length = 0usize;
@@ -75,17 +85,17 @@ pub(crate) async fn body(request: Request) -> Result<Vec<u8>, Refused> {
         })?;
         let Ok(data) = frame.into_data() else { continue };
         length = length.saturating_add(data.len());
-        if length > 4 * MAX_BODY {
+        if length > 4 * most {
             break;
         }
-        if length <= MAX_BODY {
+        if length <= most {
             bytes.extend_from_slice(&data);
         }
     }
-    if length > MAX_BODY {
+    if length > most {
         let mistake = Mistake {
             got: Some(format!("{length} bytes or more")),
-            expected: Some(format!("at most {MAX_BODY} bytes; apply in several parts")),
+            expected: Some(format!("at most {most} bytes; apply in several parts")),
             ..Mistake::default().detail("the body is too large")
         };
         return Err(Problem::of(ProblemKind::TooLarge, vec![mistake]).into());

@@ -1,5 +1,7 @@
 //! Tokens.
 
+use std::time::SystemTime;
+
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -18,10 +20,10 @@ use crate::token;
     responses((status = 200, description = "The tokens", body = TokenList), (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json")),
 )]
 pub(super) async fn list(_admin: Admin, State(context): State<Context>) -> Response {
-    reply::json(StatusCode::OK, &TokenList { items: context.manager.tokens.list() })
+    reply::json(StatusCode::OK, &TokenList { items: token::tokens(&context.manager.records) })
 }
 
-/// Makes a token. Its secret is in the answer and nowhere else.
+/// Makes a token, and its user when it is given with a role. Its secret is in the answer and nowhere else.
 #[utoipa::path(
     post, path = "/v1/tokens", tag = "tokens", operation_id = "createToken",
     request_body(content((NewToken = "application/json"))),
@@ -37,8 +39,8 @@ pub(super) async fn create(
     let manager = context.manager.clone();
     let secret = reply::work(&context, move || {
         let wish: NewToken = document::read_value(&body)?;
-        let secret = token::secret().map_err(|error| internal(&error))?;
-        manager.add_token(&asked, &wish, secret)
+        let secret = token::secret("palisade").map_err(|error| internal(&error))?;
+        manager.add_token(&asked, &wish, &secret, SystemTime::now())
     })
     .await?;
     Ok(reply::json(StatusCode::CREATED, &secret))

@@ -2,7 +2,7 @@
 
 use mgmt_client::{AgentEvent, AgentEvents, Client, Follow};
 use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus, SealedSlice, SliceVersion};
-use mgmt_types::{Kind, RealisedState, Resource, Role};
+use mgmt_types::{Kind, RealisedState, Resource};
 
 use crate::server::{BASE, PATIENCE, Server};
 
@@ -56,7 +56,7 @@ const MORE: &str =
 async fn a_host_that_takes_deltas_gets_a_whole_slice_once_and_then_what_is_different() {
     let server = Server::start().await;
     server.apply(BASE).await;
-    let client = server.client_with(&server.token("a1", Role::Agent).await);
+    let client = server.host("host-a").await;
     let mut host = Host::follow(client, None).await;
     let first = host.state().await;
     assert_eq!(first.slice().ports.len(), 1);
@@ -67,7 +67,7 @@ async fn a_host_that_takes_deltas_gets_a_whole_slice_once_and_then_what_is_diffe
     let third = host.delta(&second).await;
     assert_ne!(third.slice().ports[0].identity, 0);
     // What whoever asks anew is told is the same.
-    let mut other = Host::follow(server.client(), None).await;
+    let mut other = Host::follow(server.host("host-a").await, None).await;
     assert_eq!(other.state().await, third);
 }
 
@@ -75,7 +75,7 @@ async fn a_host_that_takes_deltas_gets_a_whole_slice_once_and_then_what_is_diffe
 async fn a_host_that_calls_again_is_told_what_happened_meanwhile_and_no_more() {
     let server = Server::start().await;
     server.apply(BASE).await;
-    let client = server.client_with(&server.token("a1", Role::Agent).await);
+    let client = server.host("host-a").await;
     let mut host = Host::follow(client, None).await;
     let first = host.state().await;
 
@@ -104,16 +104,16 @@ async fn a_host_that_calls_again_is_told_what_happened_meanwhile_and_no_more() {
 async fn a_manager_that_was_restarted_tells_again_only_what_a_host_does_not_have() {
     let server = Server::start().await;
     server.apply(BASE).await;
-    let client = server.client_with(&server.token("a1", Role::Agent).await);
+    let client = server.host("host-a").await;
     let first = Host::follow(client, None).await.state().await;
     let server = Server::start_in(server.stop().await).await;
-    let mut host = Host::follow(server.client(), Some(first.version())).await;
+    let mut host = Host::follow(server.host("host-a").await, Some(first.version())).await;
     assert_eq!(host.next().await, AgentEvent::Unchanged(first.version()));
     server.apply(MORE).await;
     let second = host.delta(&first).await;
 
     let server = Server::start_in(server.stop().await).await;
-    let mut host = Host::follow(server.client(), Some(first.version())).await;
+    let mut host = Host::follow(server.host("host-a").await, Some(first.version())).await;
     assert_eq!(host.state().await, second, "what it had is not remembered");
 }
 
@@ -124,14 +124,14 @@ fn status(revision: u64, ports: Vec<PortStatus>) -> HostStatus {
 #[tokio::test]
 async fn a_host_gets_its_slice_at_once_and_again_when_it_changes() {
     let server = Server::start().await;
-    let agent = server.client_with(&server.token("a1", Role::Agent).await);
+    let agent = server.host("host-a").await;
     let mut slices = agent.agent_state_stream("host-a", 0).await.unwrap();
     let next = async |slices: &mut mgmt_client::Events<_>| {
         tokio::time::timeout(PATIENCE, slices.next()).await.unwrap().unwrap().unwrap()
     };
     let first: mgmt_types::agent::Slice = next(&mut slices).await;
     assert_eq!((first.revision, first.host.as_str(), first.ports.len()), (2, "host-a", 0));
-    // Asking made the host.
+    // Joining made the host.
     assert!(matches!(server.client().get(Kind::Host, "host-a").await.unwrap(), Resource::Host(_)));
 
     let revision = server.apply(BASE).await;
@@ -157,7 +157,7 @@ async fn what_a_host_says_is_shown_and_revisions_become_realised() {
     let waiting = client.realised(revision).await.unwrap();
     assert_eq!((waiting.done, waiting.hosts[0].state), (false, RealisedState::Pending));
 
-    let agent = server.client_with(&server.token("a1", Role::Agent).await);
+    let agent = server.host("host-a").await;
     let Resource::Workload(workload) = client.get(Kind::Workload, "web-1").await.unwrap() else { panic!() };
     let id = workload.status.unwrap().ports[0].id;
     let port = PortStatus {
@@ -188,14 +188,16 @@ async fn what_a_host_says_is_shown_and_revisions_become_realised() {
 }
 
 #[tokio::test]
-async fn a_host_that_speaks_is_declared_and_its_unknown_fields_are_ignored() {
+async fn unknown_fields_of_what_a_host_says_are_ignored() {
     let server = Server::start().await;
-    let body = r#"{"host":"host-z","version":"9","revision":0,"ports":[],"mood":"good"}"#;
-    let answer = server.send("POST", "/v1/agent/status", &[("content-type", "application/json")], body).await;
+    let member = server.join("host-z").await;
+    let body = br#"{"host":"host-z","version":"9","revision":0,"ports":[],"mood":"good"}"#;
+    let json = [("content-type", "application/json")];
+    let answer = server.ask_as(Some(&member), "POST", "/v1/agent/status", &json, body).await;
     assert_eq!(answer.status, 204, "{answer:?}");
     let host = server.get("/v1/hosts/host-z").await.json();
     assert_eq!(host["status"]["connected"], true);
     // Saying it again is no new revision.
-    server.send("POST", "/v1/agent/status", &[("content-type", "application/json")], body).await;
+    server.ask_as(Some(&member), "POST", "/v1/agent/status", &json, body).await;
     assert_eq!(server.get("/v1/hosts").await.json()["revision"], 2);
 }

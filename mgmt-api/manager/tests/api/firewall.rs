@@ -171,6 +171,11 @@ async fn a_store_of_an_older_version_gets_the_baseline_and_keeps_what_it_has() {
     }
     let server = Server::start_in(directory).await;
     assert!(!server.running.is_first_start());
+    // Its administrator is a user now, and nobody may be a host by a token.
+    let users = server.client().users().await.unwrap();
+    let users: Vec<_> = users.iter().map(|user| (user.name.as_str(), user.role, user.tokens)).collect();
+    assert_eq!(users, [("admin", mgmt_types::Role::Admin, 1)]);
+    assert_eq!(server.client().tokens().await.unwrap().len(), 1);
     assert_eq!(server.get("/v1/firewallpolicies/baseline").await.json()["revision"], 2);
     let workload = server.get("/v1/workloads/web-1").await.json();
     assert_eq!((&workload["revision"], &workload["status"]["ports"][0]["id"]), (&json!(1), &json!(1)));
@@ -204,8 +209,8 @@ async fn membership_follows_a_label() {
     assert_eq!((&workload["groups"], &workload["policies"]), (&json!(["db"]), &json!(["shop", "baseline"])));
 }
 
-async fn slice(server: &Server, known: &str) -> Slice {
-    let agent = server.client_with(&server.token(known, Role::Agent).await);
+async fn slice(server: &Server) -> Slice {
+    let agent = server.host("host-a").await;
     let mut slices = agent.agent_state_stream("host-a", 0).await.unwrap();
     tokio::time::timeout(PATIENCE, slices.next()).await.unwrap().unwrap().unwrap()
 }
@@ -213,7 +218,7 @@ async fn slice(server: &Server, known: &str) -> Slice {
 #[tokio::test]
 async fn a_host_gets_groups_identities_and_policies_by_number() {
     let server = server().await;
-    let slice = slice(&server, "a1").await;
+    let slice = slice(&server).await;
     let groups: Vec<&str> = slice.groups.iter().map(|group| group.name.as_str()).collect();
     assert_eq!(groups, ["db", "web"]);
     assert_eq!((slice.identities.len(), slice.identities[0].groups.as_slice()), (1, &[1][..]));
@@ -237,7 +242,7 @@ async fn numbers_of_rules_and_of_sets_of_groups_stay() {
         report["rules"].as_array().unwrap().iter().map(rule).collect()
     };
     let before = ids(&server).await;
-    let identity = slice(&server, "a1").await.ports[0].identity;
+    let identity = slice(&server).await.ports[0].identity;
     assert_ne!(identity, 0);
     // Other rules, another order, other contents: who keeps the name keeps the number.
     let edited = SHOP.replace("    - { name: https, direction: in, action: allow, services: [https] }\n", "")
@@ -260,7 +265,7 @@ async fn numbers_of_rules_and_of_sets_of_groups_stay() {
     let known = ids(&server).await;
     let server = Server::start_in(server.stop().await).await;
     assert_eq!(ids(&server).await, known);
-    assert_eq!(slice(&server, "a2").await.ports[0].identity, identity);
+    assert_eq!(slice(&server).await.ports[0].identity, identity);
 }
 
 #[tokio::test]
@@ -268,7 +273,7 @@ async fn what_hosts_count_and_enforce_is_told_and_summed() {
     let server = server().await;
     let path = "/v1/workloads/web-1";
     assert_eq!(status(&server, path).await["enforced"], "pending");
-    let agent = server.client_with(&server.token("a1", Role::Agent).await);
+    let agent = server.host("host-a").await;
     let workload = status(&server, path).await;
     let id = |value: &Value| u32::try_from(value["id"].as_u64().unwrap()).unwrap();
     let rule = id(&status(&server, "/v1/firewallpolicies/shop").await["rules"][0]);
@@ -306,7 +311,8 @@ async fn what_hosts_count_and_enforce_is_told_and_summed() {
     // Another host counts on; one that says nothing sensible about time does no harm.
     let mut other = HostStatus { host: "host-b".into(), ports: Vec::new(), ..said(3, true) };
     other.rules[0].last_hit = Some(u64::MAX);
-    agent.post_status(&other).await.unwrap();
+    let neighbour = server.host("host-b").await;
+    neighbour.post_status(&other).await.unwrap();
     let counted = status(&server, "/v1/firewallpolicies/shop").await["rules"][0].clone();
     assert_eq!(
         (&counted["hits"], &counted["packets"], &counted["bytes"], &counted["would"]),
@@ -314,7 +320,7 @@ async fn what_hosts_count_and_enforce_is_told_and_summed() {
     );
     assert!(counted["lastHit"].as_str().unwrap().starts_with("20"), "{counted}");
     let again = HostStatus { rules: said(3, true).rules, ..other };
-    agent.post_status(&again).await.unwrap();
+    neighbour.post_status(&again).await.unwrap();
     let counted = status(&server, "/v1/firewallpolicies/shop").await["rules"][0].clone();
     assert_eq!(counted["lastHit"], "2023-11-14T22:13:20.123Z");
 
@@ -323,7 +329,7 @@ async fn what_hosts_count_and_enforce_is_told_and_summed() {
     let revision = server.apply(&off).await;
     agent.post_status(&said(revision, true)).await.unwrap();
     assert_eq!(status(&server, path).await["enforced"], "no");
-    assert!(!slice(&server, "a2").await.ports[0].firewall);
+    assert!(!slice(&server).await.ports[0].firewall);
 }
 
 #[tokio::test]

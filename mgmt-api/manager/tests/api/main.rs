@@ -5,6 +5,7 @@ mod agents;
 mod document;
 mod firewall;
 mod hostile;
+mod join;
 mod mesh;
 mod problems;
 mod questions;

@@ -1,7 +1,7 @@
 //! Hosts on the underlay, routers, and what of both is shown.
 
 use mgmt_types::agent::{HostStatus, PeerStatus, Slice, Underlay};
-use mgmt_types::{Host, HostKind, Kind, Resource, Role};
+use mgmt_types::{Host, HostKind, Kind, Resource};
 
 use crate::server::{BASE, PATIENCE, Server};
 
@@ -22,7 +22,7 @@ async fn host(server: &Server, name: &str) -> Host {
 async fn where_a_host_says_it_is_reaches_its_peers_once_and_a_declaration_wins() {
     let server = Server::start().await;
     server.apply(BASE).await;
-    let agent = server.client_with(&server.token("a1", Role::Agent).await);
+    let agent = server.host("host-a").await;
     let mut slices = agent.agent_state_stream("host-a", 0).await.unwrap();
     let next = async |slices: &mut mgmt_client::Events<Slice>| {
         tokio::time::timeout(PATIENCE, slices.next()).await.unwrap().unwrap().unwrap()
@@ -38,7 +38,7 @@ async fn where_a_host_says_it_is_reaches_its_peers_once_and_a_declaration_wins()
     assert_eq!(server.get("/v1/hosts").await.json()["revision"], revision);
     let audit = server.get("/v1/audit?limit=1").await.json();
     let entry = &audit["items"][0];
-    assert_eq!((entry["author"].as_str(), &entry["revision"]), (Some("a1"), &revision));
+    assert_eq!((entry["author"].as_str(), &entry["revision"]), (Some("host-a"), &revision));
     assert!(entry["detail"].as_str().unwrap().contains("host host-a is reached at 192.0.2.1"), "{entry}");
 
     server.apply("kind: Host\nname: host-a\nspec: { underlay: [192.0.2.7], underlayMtu: 1500 }\n").await;
@@ -53,8 +53,8 @@ async fn where_a_host_says_it_is_reaches_its_peers_once_and_a_declaration_wins()
 #[tokio::test]
 async fn an_address_that_another_host_has_is_not_taken_and_shown() {
     let server = Server::start().await;
-    let agent = server.client_with(&server.token("a1", Role::Agent).await);
-    agent.post_status(&at("host-a", "192.0.2.1")).await.unwrap();
+    server.host("host-a").await.post_status(&at("host-a", "192.0.2.1")).await.unwrap();
+    let agent = server.host("host-b").await;
     agent.post_status(&at("host-b", "192.0.2.1")).await.unwrap();
     let report = host(&server, "host-b").await.status.unwrap();
     assert!(report.underlay.is_empty() && report.connected);
@@ -64,7 +64,7 @@ async fn an_address_that_another_host_has_is_not_taken_and_shown() {
     let report = host(&server, "host-b").await.status.unwrap();
     assert_eq!((report.underlay.len(), report.warnings.len()), (1, 0));
     // What no host can have is left out.
-    agent.post_status(&at("host-c", "0.0.0.0")).await.unwrap();
+    server.host("host-c").await.post_status(&at("host-c", "0.0.0.0")).await.unwrap();
     assert!(host(&server, "host-c").await.status.unwrap().underlay.is_empty());
 }
 
@@ -78,8 +78,8 @@ async fn nobody_speaks_for_an_external_host_and_workloads_may_be_on_it() {
     let told: Vec<&str> =
         realised["hosts"].as_array().unwrap().iter().map(|host| host["host"].as_str().unwrap()).collect();
     assert_eq!(told, ["host-a"], "there is nobody on ext to wait for");
-    let agent = server.client_with(&server.token("a1", Role::Agent).await);
-    let refused = agent.post_status(&at("ext", "192.0.2.10")).await.unwrap_err().to_string();
+    let token = server.join_token(&mgmt_types::NewJoinToken::default()).await;
+    let refused = server.join_with(&token, "ext", None).await.unwrap_err().to_string();
     assert!(refused.contains("the host is declared as external"), "{refused}");
     let known = host(&server, "ext").await;
     let report = known.status.unwrap();
@@ -94,7 +94,7 @@ async fn nobody_speaks_for_an_external_host_and_workloads_may_be_on_it() {
 async fn a_host_shows_how_it_fares_with_each_peer() {
     let server = Server::start().await;
     server.apply("kind: Host\nname: host-b\n---\nkind: Host\nname: ext\nspec: { kind: external, underlay: [192.0.2.9] }\n").await;
-    let agent = server.client_with(&server.token("a1", Role::Agent).await);
+    let agent = server.host("host-a").await;
     let peer =
         |host: &str, up| PeerStatus { host: host.into(), up, path_mtu: Some(1500), ..PeerStatus::default() };
     let peers = vec![peer("ext", None), peer("host-b", Some(false)), peer("stranger", Some(true))];

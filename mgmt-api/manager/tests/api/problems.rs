@@ -252,12 +252,23 @@ async fn requests_that_make_no_sense_are_told_so() {
         ("GET", "/v1/audit?limit=many", vec![], "", 422),
         ("GET", "/v1/watch?from=x", vec![], "", 422),
         ("GET", "/v1/watch?from=99", vec![], "", 422),
+    ];
+    let of_hosts: Vec<Senseless> = vec![
         ("GET", "/v1/agent/state", vec![], "", 422),
         ("GET", "/v1/agent/state?host=A", vec![], "", 422),
         ("POST", "/v1/agent/status", vec![json], "{}", 422),
+        ("POST", "/v1/agent/certificate", vec![json], "{}", 422),
+        ("POST", "/v1/join", vec![json], "{}", 422),
+        ("GET", "/v1/join", vec![], "", 405),
     ];
-    for (method, path, headers, body, status) in cases {
-        let answer = server.send(method, path, &headers, body).await;
+    let member = server.join("host-a").await;
+    let cases = cases.into_iter().map(|case| (None, case));
+    for (host, case) in cases.chain(of_hosts.into_iter().map(|case| (Some(&member), case))) {
+        let (method, path, headers, body, status) = case;
+        let answer = match host {
+            None => server.send(method, path, &headers, body).await,
+            member => server.ask_as(member, method, path, &headers, body.as_bytes()).await,
+        };
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         let problem = answer.json();
         assert!(!problem["detail"].as_str().unwrap_or_default().is_empty(), "{method} {path}: {problem}");

@@ -40,7 +40,7 @@ struct Host {
 
 impl Host {
     async fn connect(server: &Server, host: &str) -> Self {
-        let client = server.client_with(&server.token(&format!("agent-{host}"), Role::Agent).await);
+        let client = server.host(host).await;
         let events = client.agent_events(host, Follow::Whole).await.unwrap();
         let mut this = Self { client, events };
         assert!(matches!(this.next().await, AgentEvent::Slice(_)));

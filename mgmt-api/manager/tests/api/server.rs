@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manager::{Admission, Config, Running};
-use mgmt_client::{Client, Endpoint};
-use mgmt_types::Role;
+use mgmt_client::{Client, Endpoint, Membership};
+use mgmt_types::{NewJoinToken, Role};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,6 +84,32 @@ impl Server {
         self.client().create_token(name, role).await.unwrap().secret
     }
 
+    /// A join token as it is printed.
+    pub(crate) async fn join_token(&self, wish: &NewJoinToken) -> String {
+        self.client().create_join_token(wish).await.unwrap().secret
+    }
+
+    /// Joins as `host` with a token.
+    pub(crate) async fn join_with(
+        &self,
+        token: &str,
+        host: &str,
+        before: Option<&Membership>,
+    ) -> Result<Membership, mgmt_client::Error> {
+        mgmt_client::join(&[self.running.url()], token, host, before).await
+    }
+
+    /// Joins as `host`, whoever was that before.
+    pub(crate) async fn join(&self, host: &str) -> Membership {
+        let wish = NewJoinToken { replace: true, ..NewJoinToken::default() };
+        self.join_with(&self.join_token(&wish).await, host, None).await.unwrap()
+    }
+
+    /// A client that is `host`, which joins for it.
+    pub(crate) async fn host(&self, host: &str) -> Client {
+        Client::member(&self.join(host).await).unwrap()
+    }
+
     /// Applies YAML that must be accepted; the revision.
     pub(crate) async fn apply(&self, yaml: &str) -> u64 {
         let answer = self.send("POST", "/v1/apply", &[("content-type", "application/yaml")], yaml).await;
@@ -117,6 +143,18 @@ impl Server {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
+        self.ask_as(None, method, path, headers, body).await
+    }
+
+    /// A request with exactly these headers, by who shows the certificate of a host.
+    pub(crate) async fn ask_as(
+        &self,
+        host: Option<&Membership>,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -127,13 +165,17 @@ impl Server {
         request.push_str("\r\n");
         let mut bytes = request.into_bytes();
         bytes.extend_from_slice(body);
-        self.raw(&bytes).await
+        self.raw_as(host, &bytes).await
     }
 
     /// Sends bytes and reads the answer until the server closes.
     pub(crate) async fn raw(&self, bytes: &[u8]) -> Answer {
+        self.raw_as(None, bytes).await
+    }
+
+    async fn raw_as(&self, host: Option<&Membership>, bytes: &[u8]) -> Answer {
         let exchange = async {
-            let mut stream = self.connect().await;
+            let mut stream = self.connect_as(host).await;
             stream.write_all(bytes).await.unwrap();
             let mut answer = Vec::new();
             // A server that closes without TLS's farewell still has answered.
@@ -143,7 +185,7 @@ impl Server {
         tokio::time::timeout(PATIENCE, exchange).await.expect("no answer in time")
     }
 
-    pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
+    async fn connect_as(&self, host: Option<&Membership>) -> TlsStream<TcpStream> {
         let ca = std::fs::read(self.running.ca_file()).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
@@ -151,8 +193,16 @@ impl Server {
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match host {
+            None => config.with_no_client_auth(),
+            Some(host) => {
+                let certificate =
+                    CertificateDer::from_pem_slice(host.credentials.certificate.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(host.key.as_bytes()).unwrap();
+                config.with_client_auth_cert(vec![certificate], key).unwrap()
+            }
+        };
         let tcp = TcpStream::connect(self.running.address()).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
@@ -165,6 +215,8 @@ pub(crate) fn config(directory: &Path) -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         names: Vec::new(),
         admission: Admission::default(),
+        advertised: Vec::new(),
+        authority_key: None,
     }
 }
 

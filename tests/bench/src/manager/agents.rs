@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use mgmt_client::{AgentEvent, Client, Endpoint, Follow};
+use mgmt_client::{AgentEvent, Client, Follow, Membership};
 use mgmt_types::agent::{Counters, HostStatus, Link, PortStatus, SealedSlice};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
@@ -38,14 +38,14 @@ pub(super) struct News {
 }
 
 impl Agents {
-    /// Starts the first `count` hosts.
-    pub(super) fn start(count: usize, endpoint: &Endpoint) -> Result<Agents> {
+    /// Starts hosts, numbered from 0.
+    pub(super) fn start(members: &[Membership]) -> Result<Agents> {
         allow_descriptors();
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let (sender, news) = channel();
         let forget = Arc::new(AtomicBool::new(false));
-        for number in 0..count {
-            let client = Client::connect(endpoint)?;
+        for (number, member) in members.iter().enumerate() {
+            let client = Client::member(member)?;
             let (sender, forget) = (sender.clone(), forget.clone());
             runtime.spawn(async move { host(number, client, &sender, &forget).await });
         }
