@@ -422,11 +422,10 @@ fn start_agent(
 ) -> Result<Daemon> {
     let [state, run] = ["state", "run"].map(|name| dir.join(name).display().to_string());
     let (url, address) = (palisade.url(), address.to_string());
-    let token = palisade.cli(&["token", "create", name, "--role", "agent"])?;
-    let ca = palisade.state_dir().join("ca.pem").display().to_string();
+    let token = palisade.cli(&["join-token", "create", "--host", name])?;
     let words = [
         &["agent", "--host", name, "--state-dir", &state, "--run-dir", &run][..],
-        &["--url", &url, "--ca", &ca, "--token", token.trim(), "--underlay", &address],
+        &["--join", &url, "--token", token.trim(), "--underlay", &address],
     ];
     let words = words.concat().into_iter().map(str::to_owned).collect();
     Daemon::start(dir, Some(netns), words)
