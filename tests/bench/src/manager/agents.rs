@@ -146,9 +146,8 @@ async fn post(client: &Client, mut reports: watch::Receiver<HostStatus>) {
         let status = reports.borrow_and_update().clone();
         // A manager that is away is told again soon.
         let _ = client.post_status(&status).await;
-        match tokio::time::timeout(ROUTINE, reports.changed()).await {
-            Ok(Err(_)) => return,
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(_)) = tokio::time::timeout(ROUTINE, reports.changed()).await {
+            return;
         }
     }
 }
