@@ -461,16 +461,13 @@ impl Model {
         }
         let mut used = Vec::new();
         for resource in self.resources.values() {
-            match resource {
-                Resource::Host(host) => {
-                    used.extend(host.spec.underlay.iter().map(|address| format!("underlay {address}")));
-                }
-                Resource::Router(router) => {
-                    if !router.spec.routes.iter().all(|route| self.leads_out(&router.name, route, range)) {
-                        return false;
-                    }
-                }
-                _ => {}
+            if let Resource::Host(host) = resource {
+                used.extend(host.spec.underlay.iter().map(|address| format!("underlay {address}")));
+            }
+            if let Resource::Router(router) = resource
+                && !router.spec.routes.iter().all(|route| self.leads_out(&router.name, route, range))
+            {
+                return false;
             }
         }
         for resource in self.resources.values() {
