@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use crate::bed::guest::{Guest, NET, feature};
-use crate::bed::packet::{TCP_HEADERS, checksums_hold, tcp_partial, udp};
+use crate::bed::packet::{TCP_HEADERS, checksums_hold, fragments, tcp_partial, udp};
 use crate::bed::{Bed, eventually};
 use agent::UnderlayConfig;
 use mgmt_types::agent::{Link, PeerStatus, Slice, SliceHost};
+use mgmt_types::{RuleAction, Tier};
 
 /// The UDP port of GENEVE.
 const GENEVE: u16 = 6081;
@@ -234,6 +235,56 @@ fn a_workload_that_moves_is_followed_by_what_was_on_its_way() {
     assert_eq!((mesh.peer(0, 2).tx.packets, mesh.peer(1, 2).tx.packets), (1, 1), "the straight way");
     two.send(0, PLAIN, &udp(2, 1, 9, b"here"));
     assert_eq!(receive(&mut one, 1)[0].1, udp(2, 1, 9, b"here"));
+}
+
+#[test]
+fn fragments_wait_for_the_first_of_their_packet_at_either_end() {
+    let mut mesh = Mesh::new("meshfrag", 8, 2);
+    mesh.put_guests(&[0, 1]);
+    let (mut one, mut two) = (mesh.boot(0, 1, 0), mesh.boot(1, 2, 0));
+    let whole = udp(1, 2, 1, &[5; 400]);
+    let [first, later] = fragments(&whole, 1, 200);
+    one.send(0, PLAIN, &later);
+    eventually("it is taken", || one.in_flight(0) == 0);
+    one.send(0, PLAIN, &first);
+    let frames: Vec<_> = receive(&mut two, 2).into_iter().map(|(_, frame)| frame).collect();
+    assert_eq!(frames, [first, later], "held where they were sent");
+
+    // Somebody with host a's address sends them in the wrong order.
+    mesh.hosts[0].stop();
+    let socket = UdpSocket::bind((address(8, 0), 0)).expect("a socket");
+    let [first, later] = fragments(&whole, 2, 200);
+    let send = |frame: &[u8]| {
+        socket.send_to(&[&tunnel(7), frame].concat(), (address(8, 1), GENEVE)).expect("sent");
+    };
+    let other = udp(1, 2, 3, b"not a fragment");
+    send(&later);
+    send(&other);
+    assert_eq!(receive(&mut two, 1)[0].1, other, "by now the other was taken");
+    send(&first);
+    let frames: Vec<_> = receive(&mut two, 2).into_iter().map(|(_, frame)| frame).collect();
+    assert_eq!(frames, [first, later], "held where they arrived");
+}
+
+#[test]
+fn a_refusal_finds_its_way_back_to_the_sender_on_another_host() {
+    let mut mesh = Mesh::new("meshref", 9, 2);
+    mesh.put_guests(&[0, 1]);
+    let mut strict = mesh.slice(1, 9, &[0, 1], true);
+    let mut refusing = strict.policies[0].clone();
+    (refusing.name, refusing.tier) = ("refusing".into(), Tier::Security);
+    (refusing.rules[0].id, refusing.rules[0].action) = (2, RuleAction::Reject);
+    strict.policies.insert(0, refusing);
+    mesh.hosts[1].put(strict);
+    let mut one = mesh.boot(0, 1, feature::CSUM);
+    let _two = mesh.boot(1, 2, 0);
+    let open = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0];
+    one.send(0, open, &tcp_partial(1, 2, b"let me in"));
+    let frames = receive(&mut one, 1);
+    let reset = &frames[0].1;
+    assert_eq!((reset[33], reset[47] & 0x04), (1, 0x04), "a RST for port 1");
+    assert!(checksums_hold(reset));
+    assert_eq!(mesh.peer(1, 0).drops.get("policy-reject"), Some(&1));
 }
 
 /// A GENEVE header with identity 0, for port 2.

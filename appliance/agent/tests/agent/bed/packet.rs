@@ -28,6 +28,23 @@ pub(crate) fn tcp_partial(from: u8, to: u8, payload: &[u8]) -> Vec<u8> {
     ip(from, to, 6, &segment)
 }
 
+/// The two fragments of a frame, cut `at` bytes (a multiple of 8) behind its IPv4 header.
+pub(crate) fn fragments(frame: &[u8], id: u8, at: usize) -> [Vec<u8>; 2] {
+    let (headers, data) = frame.split_at(34);
+    let part = |data: &[u8], word: u16| {
+        let mut part = headers.to_vec();
+        part[16..18].copy_from_slice(&(20 + data.len() as u16).to_be_bytes());
+        part[18..20].copy_from_slice(&[0, id]);
+        part[20..22].copy_from_slice(&word.to_be_bytes());
+        part[24..26].fill(0);
+        let sum = !checksum(&part[14..34], &[]);
+        part[24..26].copy_from_slice(&sum.to_be_bytes());
+        part.extend(data);
+        part
+    };
+    [part(&data[..at], 0x2000), part(&data[at..], at as u16 / 8)]
+}
+
 /// Whether the IPv4 header and the TCP or UDP checksum behind it are right.
 pub(crate) fn checksums_hold(frame: &[u8]) -> bool {
     let packet = &frame[14..];
