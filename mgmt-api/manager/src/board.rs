@@ -347,10 +347,14 @@ fn bound(port: &mut PortStatus) {
     port.details.values_mut().for_each(cut);
 }
 
+/// Under this name, which no host can have, a host tells of what came from addresses of no host.
+const STRANGERS: &str = "?";
+
 /// Of what a host says about its peers and itself on the underlay, what can be true, in bounded size.
 fn bound_peers(state: &State, status: &mut HostStatus) {
     let mut told = HashSet::new();
-    status.peers.retain(|peer| state.hosts.contains_key(&peer.host) && told.insert(peer.host.clone()));
+    let is_known = |host: &str| host == STRANGERS || state.hosts.contains_key(host);
+    status.peers.retain(|peer| is_known(&peer.host) && told.insert(peer.host.clone()));
     for peer in &mut status.peers {
         let mut left = MAX_FACTS;
         peer.drops.retain(|reason, _| keep(&mut left, reason.len()));
@@ -441,14 +445,15 @@ mod tests {
         let stranger = PeerStatus { host: "nobody".into(), ..PeerStatus::default() };
         let peer =
             PeerStatus { host: "a".into(), drops: said.ports[0].drops.clone(), ..PeerStatus::default() };
-        said.peers = vec![peer.clone(), stranger, peer];
+        let strangers = PeerStatus { host: STRANGERS.into(), ..PeerStatus::default() };
+        said.peers = vec![peer.clone(), stranger, peer, strangers];
         board.post(&state, said.clone(), now);
         board.post(&state, HostStatus { host: "nobody".into(), ..said }, now);
         let reports = board.0.read().unwrap();
         assert_eq!((reports.len(), reports["a"].ports.len()), (1, 1));
         let port = &reports["a"].ports[&state.workloads["w"].ports["e"]];
         let peers = &reports["a"].status.peers;
-        assert_eq!((peers.len(), peers[0].drops.len()), (1, 128));
+        assert_eq!((peers.len(), peers[0].drops.len(), peers[1].host.as_str()), (2, 128, STRANGERS));
         assert_eq!((port.drops.len(), port.faults.len(), port.faults[0].len()), (128, 128, 1000));
         assert_eq!(reports["a"].status.error.as_ref().unwrap().len(), 1000);
     }
