@@ -8,12 +8,14 @@
 //! * [`image`], [`guest`], [`console`], [`qmp`]: QEMU guests and how to talk to them
 //! * [`palisade`], [`daemon`]: the binary under test, its command line and its processes
 //! * [`shell`], [`traffic`], [`capture`], [`scapy`]: commands, streams and frames at either kind of end
+//! * [`etcd`]: several managers that share one state
 //! * [`lab`]: the usual topology of one host; [`mesh`], [`fabric`]: several hosts and what joins them
 //! * [`trials`]: how a test file runs its checks
 
 pub mod capture;
 pub mod console;
 pub mod daemon;
+pub mod etcd;
 pub mod fabric;
 pub mod guest;
 pub mod image;

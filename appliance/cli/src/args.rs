@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Flows(commands::flows::Args),
     #[command(subcommand)]
     Port(commands::port::Command),
+    Managers(commands::managers::Args),
     #[command(subcommand)]
     User(commands::user::Command),
     #[command(subcommand)]
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Authority(commands::authority::Command),
     Audit(commands::audit::Args),
+    Backup(commands::backup::Backup),
+    Restore(commands::backup::Restore),
     Completions(commands::completions::Args),
     Version(commands::version::Args),
 }

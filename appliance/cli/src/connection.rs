@@ -38,6 +38,11 @@ impl ConnectionArgs {
         Ok(Client::connect(&self.endpoint()?)?)
     }
 
+    /// The state directory of this machine.
+    pub(crate) fn state_dir(&self) -> &StateDir {
+        &self.state_dir
+    }
+
     /// The manager's address, token and authority.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
         self.endpoint_in(|name| std::env::var_os(name).filter(|value| !value.is_empty()))

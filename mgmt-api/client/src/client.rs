@@ -165,8 +165,17 @@ impl Client {
 
     /// Sends a request, reads JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> Result<T, Error> {
+        self.json_within(self.timeouts.request, request).await
+    }
+
+    /// As [`Client::json`], for what may take longer than most.
+    pub(crate) async fn json_within<T: DeserializeOwned>(
+        &self,
+        after: Duration,
+        request: Request<Full<Bytes>>,
+    ) -> Result<T, Error> {
         let path = request.uri().path().to_owned();
-        let body = self.bytes(request).await?;
+        let body = self.bytes_within(after, request).await?;
         serde_json::from_slice(&body).map_err(|source| Error::Answer {
             path,
             source,
@@ -176,6 +185,10 @@ impl Client {
 
     /// Sends a request, reads the body of a good answer.
     pub(crate) async fn bytes(&self, request: Request<Full<Bytes>>) -> Result<Bytes, Error> {
+        self.bytes_within(self.timeouts.request, request).await
+    }
+
+    async fn bytes_within(&self, after: Duration, request: Request<Full<Bytes>>) -> Result<Bytes, Error> {
         let path = request.uri().path().to_owned();
         let base = base_of(request.uri());
         let exchange = async {
@@ -186,25 +199,28 @@ impl Client {
                 Err(error) => Err(Error::Body { path: path.clone(), reason: error.to_string() }),
             }
         };
-        self.within(&base, exchange).await
+        self.within(after, &base, exchange).await
     }
 
     /// Sends a request; gets a good answer whose body is not read yet, within the time of one request.
     pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
         let base = base_of(request.uri());
-        self.within(&base, self.send(request)).await
+        self.within(self.timeouts.request, &base, self.send(request)).await
     }
 
     async fn within<T>(
         &self,
+        after: Duration,
         base: &str,
         exchange: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let after = self.timeouts.request;
         let late = |_| Error::Timeout { url: base.to_owned(), after };
         let result = tokio::time::timeout(after, exchange).await.map_err(late).flatten();
-        // A manager that says it is busy may be cut off from the state that others still have.
-        let is_busy = |error: &Error| error.problem().is_some_and(|problem| problem.is(ProblemKind::Busy));
+        // A manager that says it is busy, or cut off from the store, may not be the only one.
+        let is_busy = |error: &Error| {
+            let busy = [ProblemKind::Busy, ProblemKind::Store];
+            error.problem().is_some_and(|problem| busy.iter().any(|kind| problem.is(*kind)))
+        };
         if result.as_ref().is_err_and(|error| error.is_unreachable() || is_busy(error)) {
             self.pass_over(base);
         }
@@ -296,6 +312,10 @@ pub(crate) struct Body {
 impl Body {
     pub(crate) fn json(value: &impl Serialize) -> Result<Self, Error> {
         Self::of("application/json", value)
+    }
+
+    pub(crate) fn raw(content_type: &'static str, bytes: Vec<u8>) -> Self {
+        Self { content_type, bytes: bytes.into() }
     }
 
     pub(crate) fn of(content_type: &'static str, value: &impl Serialize) -> Result<Self, Error> {

@@ -21,6 +21,7 @@
 
 mod access;
 mod apply;
+mod backup;
 mod client;
 mod error;
 mod events;

@@ -2,7 +2,7 @@
 
 use http::Method;
 use mgmt_types::{
-    Applied, AuditEntry, AuditList, Kind, Realised, Resource, ResourceList, Revision, Selector,
+    Applied, AuditEntry, AuditList, Kind, ManagerList, Realised, Resource, ResourceList, Revision, Selector,
 };
 
 use crate::Error;
@@ -102,6 +102,14 @@ impl Client {
         let before = query.before.map(|before| format!("&before={before}")).unwrap_or_default();
         let list: AuditList = self.read(&format!("/v1/audit?limit={limit}{before}")).await?;
         Ok(list.items)
+    }
+
+    /// What the manager is among those that share its store, and who the others are.
+    ///
+    /// # Errors
+    /// When the manager cannot be reached or refuses.
+    pub async fn managers(&self) -> Result<ManagerList, Error> {
+        self.read("/v1/managers").await
     }
 }
 

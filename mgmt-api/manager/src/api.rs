@@ -2,10 +2,12 @@
 
 mod agents;
 mod apply;
+mod backup;
 mod caller;
 mod follower;
 mod join;
 mod log;
+mod managers;
 mod meta;
 mod questions;
 mod reply;
@@ -97,6 +99,9 @@ pub(crate) fn router(context: Context) -> Router {
         .route("/v1/audit", get(log::audit))
         .route("/v1/revisions/{number}", get(log::revision))
         .route("/v1/revisions/{number}/realized", get(log::realised))
+        .route("/v1/backup", get(backup::backup))
+        .route("/v1/restore", post(backup::restore))
+        .route("/v1/managers", get(managers::list))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{name}", delete(tokens::remove))
         .route("/v1/users", get(users::list).post(users::create))

@@ -25,6 +25,9 @@ use crate::state::{Entry, HostEntry, State, WorkloadEntry};
 /// A host that said nothing for this long counts as gone: three of the five-second turns agents report in.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How often others are told what hosts counted.
+const RETELL: Duration = Duration::from_secs(10);
+
 /// The last word of each host.
 #[derive(Debug, Default)]
 pub(crate) struct Board(RwLock<HashMap<String, Report>>);
@@ -35,11 +38,58 @@ struct Report {
     ports: HashMap<u32, PortStatus>,
     rules: Counted,
     seen: SystemTime,
+    /// The manager it was said to, when not to this one.
+    to: Option<String>,
+    /// When it was last passed on to the other managers.
+    told: Option<SystemTime>,
 }
 
 impl Board {
     /// Takes what a host says, in bounded size and only about ports that are its own.
-    pub(crate) fn post(&self, state: &State, mut status: HostStatus, now: SystemTime) {
+    pub(crate) fn post(&self, state: &State, status: HostStatus, now: SystemTime) {
+        self.take(state, status, None, now);
+    }
+
+    /// Takes what a host said to another manager.
+    pub(crate) fn hear(&self, state: &State, status: HostStatus, manager: String, now: SystemTime) {
+        self.take(state, status, Some(manager), now);
+    }
+
+    /// The manager that a host spoke to last, when it is another one.
+    pub(crate) fn heard_by(&self, host: &str) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(host)?.to.clone()
+    }
+
+    /// What hosts said to this manager and the others should know: at once what differs in more than counters, the rest
+    /// from time to time.
+    pub(crate) fn untold(&self, now: SystemTime) -> Vec<HostStatus> {
+        let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let due = |report: &&Report| {
+            report.to.is_none()
+                && report.told.is_none_or(|told| {
+                    report.seen > told && now.duration_since(told).map_or(true, |age| age >= RETELL)
+                })
+        };
+        reports.values().filter(due).map(Report::whole).collect()
+    }
+
+    /// These hosts' words were passed on.
+    pub(crate) fn told(&self, hosts: &[String], now: SystemTime) {
+        let mut reports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for host in hosts {
+            if let Some(report) = reports.get_mut(host) {
+                report.told = Some(now);
+            }
+        }
+    }
+
+    /// What was passed on is not known any more: all of it is to be told again.
+    pub(crate) fn forget_told(&self) {
+        let mut reports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        reports.values_mut().for_each(|report| report.told = None);
+    }
+
+    fn take(&self, state: &State, mut status: HostStatus, to: Option<String>, now: SystemTime) {
         if !state.hosts.contains_key(&status.host) {
             return;
         }
@@ -57,8 +107,12 @@ impl Board {
         cut(&mut status.version);
         status.error.iter_mut().chain(&mut status.sync.refusal).for_each(cut);
         let host = status.host.clone();
-        let report = Report { status, ports, rules, seen: now };
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(host, report);
+        let mut reports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut report = Report { status, ports, rules, seen: now, to, told: None };
+        if let Some(before) = reports.get(&host).filter(|before| before.agrees(&report)) {
+            report.told = before.told;
+        }
+        reports.insert(host, report);
     }
 
     /// Forgets hosts that are no longer declared.
@@ -182,7 +236,7 @@ impl Board {
         let policies = policies.filter_map(|place| reach.policies.get(place));
         WorkloadReport {
             host: host.clone(),
-            connected: report.is_some_and(|report| is_fresh(report, now)),
+            connected: report.is_some_and(|report| report.is_fresh(now)),
             policies: policies.map(|policy| policy.resource.name.clone()).collect(),
             groups: groups.into_iter().map(str::to_owned).collect(),
             enforced: Enforced::of_all(ports.iter().map(|port| port.enforced)),
@@ -219,7 +273,7 @@ impl Board {
             kind: entry.resource.spec.kind,
             state: condition,
             reasons,
-            connected: report.is_some_and(|report| is_fresh(report, now)),
+            connected: report.is_some_and(|report| report.is_fresh(now)),
             last_seen: report.map(|report| humantime::format_rfc3339_seconds(report.seen).to_string()),
             version: report.map(|report| report.status.version.clone()),
             revision: report.map_or(0, |report| report.status.revision),
@@ -240,7 +294,7 @@ impl Board {
     /// How many hosts spoke lately.
     pub(crate) fn connected(&self, now: SystemTime) -> usize {
         let reports = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        reports.values().filter(|report| is_fresh(report, now)).count()
+        reports.values().filter(|report| report.is_fresh(now)).count()
     }
 
     /// How far a revision has come on each host that has something to do for it.
@@ -259,7 +313,7 @@ impl Board {
                     Some(Report { status: HostStatus { error: Some(error), .. }, .. }) => {
                         (RealisedState::Failed, Some(error.clone()))
                     }
-                    Some(report) if is_fresh(report, now) => (
+                    Some(report) if report.is_fresh(now) => (
                         RealisedState::Pending,
                         Some(format!("it is at revision {}", report.status.revision)),
                     ),
@@ -272,6 +326,37 @@ impl Board {
             .collect();
         let done = hosts.iter().all(|host| host.state == RealisedState::Applied);
         Realised { revision: revision.revision, done, hosts }
+    }
+}
+
+impl Report {
+    /// As the host said it, within bounds.
+    fn whole(&self) -> HostStatus {
+        let mut ports: Vec<PortStatus> = self.ports.values().cloned().collect();
+        ports.sort_by_key(|port| port.id);
+        HostStatus { ports, rules: self.rules.values().copied().collect(), ..self.status.clone() }
+    }
+
+    /// Whether another report says the same in all that somebody may be waiting for.
+    fn agrees(&self, other: &Self) -> bool {
+        let agree = |(id, port): (&u32, &PortStatus)| {
+            other.ports.get(id).is_some_and(|other| {
+                let counts = port.faults.len() == other.faults.len();
+                counts && port.link == other.link && port.enforced == other.enforced
+            })
+        };
+        self.to == other.to
+            && self.status.revision == other.status.revision
+            && self.status.error == other.status.error
+            && self.ports.len() == other.ports.len()
+            && self.ports.iter().all(agree)
+    }
+
+    /// True when the host spoke lately.
+    fn is_fresh(&self, now: SystemTime) -> bool {
+        // What another manager was told comes here later.
+        let patience = if self.to.is_some() { PATIENCE + RETELL } else { PATIENCE };
+        now.duration_since(self.seen).map_or(true, |age| age <= patience)
     }
 }
 
@@ -375,10 +460,6 @@ fn cut(text: &mut String) {
     text.truncate(end);
 }
 
-fn is_fresh(report: &Report, now: SystemTime) -> bool {
-    now.duration_since(report.seen).map_or(true, |age| age <= PATIENCE)
-}
-
 #[cfg(test)]
 mod tests {
     use mgmt_types::Kind;
@@ -456,6 +537,41 @@ mod tests {
         assert_eq!((peers.len(), peers[0].drops.len(), peers[1].host.as_str()), (2, 128, STRANGERS));
         assert_eq!((port.drops.len(), port.faults.len(), port.faults[0].len()), (128, 128, 1000));
         assert_eq!(reports["a"].status.error.as_ref().unwrap().len(), 1000);
+    }
+
+    #[test]
+    fn other_managers_are_told_at_once_what_matters_and_the_rest_later() {
+        let state = state_of(ONE);
+        let (board, other) = (Board::default(), Board::default());
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds);
+        let untold = |now| board.untold(now).into_iter().map(|status| status.revision).collect::<Vec<_>>();
+        board.post(&state, status(&state, 3, None), at(0));
+        assert_eq!(untold(at(0)), [3]);
+        for told in board.untold(at(0)) {
+            other.hear(&state, told, "m1".into(), at(0));
+        }
+        board.told(&["a".into()], at(0));
+        board.post(&state, status(&state, 3, None), at(1));
+        assert_eq!(untold(at(1)), [0; 0]);
+        assert_eq!(untold(at(10)), [3], "counters are told from time to time");
+        board.post(&state, status(&state, 4, None), at(2));
+        assert_eq!(untold(at(2)), [4], "a revision is told at once");
+        board.told(&["a".into()], at(2));
+        board.forget_told();
+        assert_eq!(untold(at(2)), [4]);
+
+        let workload = |board: &Board, now| match board.resource(
+            &state,
+            &state.get(Kind::Workload, "w").unwrap(),
+            now,
+        ) {
+            Resource::Workload(workload) => workload.status.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let (first, second) = (workload(&board, at(2)), workload(&other, at(2)));
+        assert_eq!((second.connected, &second.ports), (true, &first.ports));
+        assert!(other.untold(at(99)).is_empty(), "what was heard is not told again");
+        assert_eq!((board.heard_by("a"), other.heard_by("a")), (None, Some("m1".to_owned())));
     }
 
     #[test]

@@ -7,9 +7,11 @@
 mod admission;
 mod api;
 mod authority;
+mod backup;
 mod board;
 mod certificate;
 mod check;
+mod colleagues;
 mod compile;
 mod desk;
 mod document;
@@ -21,9 +23,11 @@ mod manager;
 mod membership;
 mod moves;
 mod mtu;
+mod offline;
 mod places;
 mod reach;
 mod records;
+mod restore;
 mod seal;
 mod serve;
 mod shelf;
@@ -37,10 +41,12 @@ mod transaction;
 
 pub use admission::Admission;
 pub use authority::AuthorityError;
+pub use backup::BackupError;
 pub use files::FileError;
+pub use offline::{OfflineError, backup, restore};
 pub use seal::SealError;
 pub use serve::{ADMIN_FILE, CA_FILE, Config, Running, ServeError, serve};
-pub use store::StoreError;
+pub use store::{EtcdAddress, StoreAddress, StoreAddressError, StoreError, StoreTls};
 
 /// The description of the API, OpenAPI 3.1, as `/v1/openapi.json` serves it.
 pub fn openapi() -> serde_json::Value {

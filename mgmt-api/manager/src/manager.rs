@@ -10,18 +10,20 @@ mod trust;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use mgmt_types::agent::{GENEVE_PORT, HostStatus, Underlay};
 use mgmt_types::{
     Applied, AuditEntry, BASELINE, Change, FirewallPolicy, Host, HostSpec, Kind, Labels, MAX_UNDERLAY,
-    Mistake, Outcome, Problem, ProblemKind, Realised, Resource, Revision, is_underlay_address,
+    ManagerList, ManagerReport, ManagerRole, Mistake, Outcome, Problem, ProblemKind, Realised, Resource,
+    Revision, StoreKind, is_underlay_address,
 };
 use tokio::sync::watch;
 
 use crate::authority::{AuthorityError, StoredAuthority, Trust};
 use crate::board::Board;
+use crate::colleagues::Colleagues;
 use crate::document;
 use crate::join_token::JoinRefusal;
 use crate::limiter::Limiter;
@@ -36,11 +38,12 @@ use crate::transaction::{self, Note, Wish};
 pub(crate) use mesh::CertificateRefusal;
 
 pub(crate) struct Manager {
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     current: watch::Sender<Arc<State>>,
     /// Held from reading the state a transaction begins with until the next one is on disk.
     writing: Mutex<()>,
     pub(crate) board: Board,
+    pub(crate) colleagues: Colleagues,
     pub(crate) records: Records,
     /// Who is trusted now.
     trust: watch::Sender<Arc<Trust>>,
@@ -89,8 +92,8 @@ const AUDIT_CHANGES: usize = 100;
 /// Longest action an audit entry holds, in characters.
 const AUDIT_ACTION: usize = 200;
 /// Author of what the manager does by itself.
-const MANAGER: &str = "manager";
-/// How often a change of records is planned anew because another manager was faster.
+pub(crate) const MANAGER: &str = "manager";
+/// How often a change is planned anew because another manager was faster.
 const ATTEMPTS: usize = 16;
 
 /// Why a manager cannot be opened.
@@ -105,7 +108,7 @@ pub(crate) enum OpenError {
 impl Manager {
     /// Opens what the store has. `first` makes the authority of an installation that has none yet.
     pub(crate) fn open(
-        store: Box<dyn Store>,
+        store: Arc<dyn Store>,
         seal: Seal,
         advertised: Vec<String>,
         first: impl FnOnce(&Seal) -> Result<StoredAuthority, AuthorityError>,
@@ -118,6 +121,7 @@ impl Manager {
             current: watch::Sender::new(Arc::new(state)),
             writing: Mutex::new(()),
             board: Board::default(),
+            colleagues: Colleagues::default(),
             records,
             trust: watch::Sender::new(Arc::new(trusted)),
             seal,
@@ -141,13 +145,105 @@ impl Manager {
         self.current.subscribe()
     }
 
-    /// Does one transaction. `wishes` are made from the state the transaction begins with.
+    /// What this manager is among those that share its store.
+    pub(crate) fn managers(&self) -> ManagerList {
+        let own = self.colleagues.own();
+        let cut_off = self.store.cut_off();
+        let (is_shared, leads) = (self.store.is_shared(), self.colleagues.leads());
+        let role = match cut_off {
+            Some(_) => ManagerRole::Disconnected,
+            None if !is_shared => ManagerRole::Alone,
+            None if leads => ManagerRole::Leader,
+            None => ManagerRole::Follower,
+        };
+        let mut items = self.colleagues.list();
+        if items.iter().all(|report| report.name != own.name) {
+            items.insert(0, ManagerReport { leader: leads, ..own.clone() });
+        }
+        ManagerList {
+            answering: own.name,
+            store: if is_shared { StoreKind::Etcd } else { StoreKind::Redb },
+            role,
+            revision: self.state().revision,
+            disconnected_since: cut_off.map(|since| humantime::format_rfc3339_seconds(since).to_string()),
+            items,
+        }
+    }
+
+    /// Whether this manager does what one alone must do.
+    pub(crate) fn does_chores(&self) -> bool {
+        !self.store.is_shared() || (self.colleagues.leads() && self.store.cut_off().is_none())
+    }
+
+    /// Takes in what others changed in the store.
+    pub(crate) fn catch_up(&self) -> Result<(), StoreError> {
+        let _writing = self.begin();
+        self.advance()
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The turn to write; held until the write is done.
+    pub(crate) fn begin(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a state that is in the store.
+    pub(crate) fn publish(&self, state: State) {
+        self.board.retain(&state);
+        self.current.send_replace(Arc::new(state));
+    }
+
+    pub(crate) fn advance(&self) -> Result<(), StoreError> {
+        if let Some(next) = self.store.catch_up(&self.state())? {
+            self.publish(next);
+        }
+        Ok(())
+    }
+
+    /// Reads all records anew: another manager changed some.
+    pub(crate) fn reload(&self) -> Result<(), StoreError> {
+        let _writing = self.begin();
+        self.reload_records()
+    }
+
+    /// Whether the keys of these authorities can be opened here.
+    pub(crate) fn can_open(&self, authorities: Vec<StoredAuthority>) -> Result<(), AuthorityError> {
+        Trust::open(authorities, &self.seal).map(drop)
+    }
+
+    /// Does one transaction. `wishes` are made from the state the transaction begins with; when another manager is
+    /// faster, they are made and planned again from what it left.
     pub(crate) fn transact(
         &self,
         request: &Request,
-        wishes: impl FnOnce(&State) -> Result<Vec<Wish>, Problem>,
+        wishes: impl Fn(&State) -> Result<Vec<Wish>, Problem>,
     ) -> Result<Applied, Problem> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.begin();
+        for _ in 0..ATTEMPTS {
+            match self.attempt(request, &wishes)? {
+                Ok(applied) => return Ok(applied),
+                Err(conflict) => {
+                    log::debug!("{conflict}");
+                    if matches!(conflict, StoreError::Raced { .. }) {
+                        self.reload_records().map_err(|error| refusal(&error))?;
+                    }
+                }
+            }
+            self.advance().map_err(|error| refusal(&error))?;
+        }
+        let detail = format!("other managers were faster {ATTEMPTS} times; try again");
+        Err(Problem::new(ProblemKind::Busy, detail))
+    }
+
+    /// One try of a transaction; in good order with the conflict when somebody else wrote in between.
+    fn attempt(
+        &self,
+        request: &Request,
+        wishes: impl Fn(&State) -> Result<Vec<Wish>, Problem>,
+    ) -> Result<Result<Applied, StoreError>, Problem> {
         let before = self.state();
         let wishes = wishes(&before)?;
         let plan = transaction::plan(&before, &wishes)?;
@@ -158,7 +254,7 @@ impl Manager {
             flows: Vec::new(),
         };
         if plan.diffs.is_empty() {
-            return Ok(applied);
+            return Ok(Ok(applied));
         }
         let mut audit = self.entry(request, 200);
         audit.revision = Some(applied.revision);
@@ -176,21 +272,25 @@ impl Manager {
             hosts: plan.hosts,
         };
         let records = self.withdrawals(&plan.removals).map_err(|error| internal(&error))?;
-        self.store
-            .commit(&Commit {
-                revision: &revision,
-                puts: &plan.puts,
-                removals: &plan.removals,
-                identities: &plan.identities,
-                counters: plan.state.counters,
-                records: &records,
-                audit: &audit,
-            })
-            .map_err(|error| internal(&error))?;
+        let written = self.store.commit(&Commit {
+            revision: &revision,
+            puts: &plan.puts,
+            removals: &plan.removals,
+            identities: &plan.identities,
+            counters: plan.state.counters,
+            records: &records,
+            audit: &audit,
+        });
+        match written {
+            Ok(()) => {}
+            Err(conflict @ (StoreError::Conflict { .. } | StoreError::Raced { .. })) => {
+                return Ok(Err(conflict));
+            }
+            Err(error) => return Err(refusal(&error)),
+        }
         self.take(&records).map_err(|error| internal(&error))?;
-        self.board.retain(&plan.state);
-        self.current.send_replace(Arc::new(plan.state));
-        Ok(applied)
+        self.publish(plan.state);
+        Ok(Ok(applied))
     }
 
     /// What a transaction would come to: the state after it, and the hosts that would have something to do.
@@ -214,7 +314,7 @@ impl Manager {
         let value = serde_json::to_value(&resource).map_err(|error| internal(&error))?;
         let declared = document::from_json(&value, Kind::FirewallPolicy, BASELINE)?;
         let request = Request { caller: None, peer: None, action: "make the policy baseline".to_owned() };
-        self.transact(&request, |_| Ok(vec![Wish::Put(declared)]))?;
+        self.transact(&request, |_| Ok(vec![Wish::Put(declared.clone())]))?;
         Ok(())
     }
 
@@ -236,7 +336,7 @@ impl Manager {
         let declared = document::from_json(&value, Kind::Host, host)?;
         self.transact(request, |state| {
             let known = state.hosts.contains_key(host);
-            Ok(if known { Vec::new() } else { vec![Wish::Put(declared)] })
+            Ok(if known { Vec::new() } else { vec![Wish::Put(declared.clone())] })
         })?;
         Ok(())
     }
@@ -265,7 +365,7 @@ impl Manager {
             return Ok(());
         }
         let note = Note::Underlay { host: status.host.clone(), told };
-        match self.transact(request, |_| Ok(vec![Wish::Note(note)])) {
+        match self.transact(request, |_| Ok(vec![Wish::Note(note.clone())])) {
             Err(problem) if !problem.is(ProblemKind::Invalid) => Err(problem),
             Ok(_) | Err(_) => Ok(()),
         }
@@ -281,8 +381,9 @@ impl Manager {
             return Ok(());
         }
         let request = Request { caller: None, peer: None, action: "end moves of workloads".to_owned() };
-        let notes = over.into_iter().map(|workload| Wish::Note(Note::Settled { workload }));
-        self.transact(&request, |_| Ok(notes.collect())).map(drop)
+        let notes: Vec<Wish> =
+            over.into_iter().map(|workload| Wish::Note(Note::Settled { workload })).collect();
+        self.transact(&request, |_| Ok(notes.clone())).map(drop)
     }
 
     /// Changes records as `plan` says; when another manager was faster it is asked again, with what that one made.
@@ -292,7 +393,7 @@ impl Manager {
         status: u16,
         plan: impl Fn(&Records, &mut AuditEntry) -> Result<(Vec<RecordChange>, T), Problem>,
     ) -> Result<T, Problem> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.begin();
         for _ in 0..ATTEMPTS {
             let mut audit = self.entry(request, status);
             let (changes, value) = plan(&self.records, &mut audit)?;
@@ -301,10 +402,8 @@ impl Manager {
                     self.take(&changes).map_err(|error| internal(&error))?;
                     return Ok(value);
                 }
-                Err(StoreError::Raced { .. }) => {
-                    self.reload_records().map_err(|error| internal(&error))?;
-                }
-                Err(error) => return Err(internal(&error)),
+                Err(StoreError::Raced { .. }) => self.reload_records().map_err(|error| refusal(&error))?,
+                Err(error) => return Err(refusal(&error)),
             }
         }
         Err(Problem::new(ProblemKind::Busy, format!("{ATTEMPTS} times another manager was faster")))
@@ -349,7 +448,7 @@ impl Manager {
     }
 
     pub(crate) fn audit(&self, before: Option<u64>, most: usize) -> Result<Vec<AuditEntry>, Problem> {
-        self.store.audit(before, most).map_err(|error| internal(&error))
+        self.store.audit(before, most).map_err(|error| refusal(&error))
     }
 
     /// One revision.
@@ -359,7 +458,7 @@ impl Manager {
             let detail = format!("there is no revision {number}; there are 1 to {newest}");
             return Err(Problem::new(ProblemKind::NotFound, detail));
         }
-        match self.store.revision(number).map_err(|error| internal(&error))? {
+        match self.store.revision(number).map_err(|error| refusal(&error))? {
             Some(revision) => Ok(revision),
             None => Err(self.gone(number)?),
         }
@@ -373,7 +472,7 @@ impl Manager {
 
     /// Revisions after `number`, oldest first, at most `most`.
     pub(crate) fn revisions_after(&self, number: u64, most: usize) -> Result<Vec<Revision>, Problem> {
-        let revisions = self.store.revisions_after(number, most).map_err(|error| internal(&error))?;
+        let revisions = self.store.revisions_after(number, most).map_err(|error| refusal(&error))?;
         match revisions.first() {
             Some(first) if first.revision > number.saturating_add(1) => Err(self.gone(number)?),
             _ => Ok(revisions),
@@ -381,13 +480,13 @@ impl Manager {
     }
 
     fn gone(&self, number: u64) -> Result<Problem, Problem> {
-        let oldest = self.store.oldest_revision().map_err(|error| internal(&error))?.unwrap_or(0);
+        let oldest = self.store.oldest_revision().map_err(|error| refusal(&error))?.unwrap_or(0);
         let detail =
             format!("what came right after revision {number} is no longer kept; the oldest kept is {oldest}");
         Ok(Problem::new(ProblemKind::Gone, detail))
     }
 
-    fn entry(&self, request: &Request, status: u16) -> AuditEntry {
+    pub(crate) fn entry(&self, request: &Request, status: u16) -> AuditEntry {
         AuditEntry {
             id: 0,
             time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -414,6 +513,18 @@ fn sane(told: &Underlay) -> Underlay {
     }
     let port = if told.port == 0 { GENEVE_PORT } else { told.port };
     Underlay { addresses, port, mtu: told.mtu }
+}
+
+/// What a client is told when the store did not do it: what it can wait for in words, the rest is in the log.
+pub(crate) fn refusal(error: &StoreError) -> Problem {
+    let more = match error {
+        StoreError::CutOff { .. } => "nothing was changed; what is known is served on",
+        StoreError::Unreachable { .. } => "whether a change was made shows when it answers again",
+        StoreError::Refused { .. } => "nothing was changed",
+        _ => return internal(error),
+    };
+    log::warn!("{error}");
+    Problem::new(ProblemKind::Store, format!("{error}; {more}"))
 }
 
 /// The client learns that something broke, the log what.

@@ -10,7 +10,7 @@ use axum::Router;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mgmt_types::{NewToken, Problem, Role};
+use mgmt_types::{ManagerReport, NewToken, Problem, Role};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ use crate::certificate::{self, Certifier};
 use crate::files::{self, FileError};
 use crate::manager::{Manager, OpenError, Request};
 use crate::seal::{Seal, SealError};
-use crate::store::{Embedded, Limits, StoreError};
+use crate::store::{self, Embedded, Etcd, Limits, Store, StoreAddress, StoreError, StoreTls};
 use crate::token;
 
 /// How to run a manager.
@@ -40,11 +40,15 @@ pub struct Config {
     pub names: Vec<String>,
     /// How many connections there may be.
     pub admission: Admission,
-    /// URLs of managers that hosts are told to try, this one's included.
+    /// URLs of managers that hosts are told to try, this one's first.
     pub advertised: Vec<String>,
     /// The file whose key seals the authorities' private keys in the store; `authority.key` in the state directory when
     /// not given. Managers that share a store share it.
     pub authority_key: Option<PathBuf>,
+    /// Where desired state is kept.
+    pub store: StoreAddress,
+    /// TLS to a store that is elsewhere.
+    pub store_tls: StoreTls,
 }
 
 /// Why a manager did not start.
@@ -81,6 +85,9 @@ pub enum ServeError {
     /// The first tokens.
     #[error("cannot make the first tokens: {0}")]
     Token(Box<mgmt_types::Problem>),
+    /// A name of its own for this manager.
+    #[error("this machine gives no random numbers")]
+    Random,
     /// The policy that holds when nothing else was said.
     #[error("cannot make the policy baseline: {0}")]
     Baseline(Box<mgmt_types::Problem>),
@@ -135,16 +142,7 @@ impl Running {
 
     /// `https://` and the address, as clients on this machine use it.
     pub fn url(&self) -> String {
-        let mut address = self.address;
-        if address.ip().is_unspecified() {
-            let loopback = if address.is_ipv4() {
-                IpAddr::from([127, 0, 0, 1])
-            } else {
-                IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-            };
-            address.set_ip(loopback);
-        }
-        format!("https://{address}")
+        url(self.address)
     }
 
     /// The authority clients trust.
@@ -209,8 +207,9 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let listen = config.listen;
     let sources = Sources::new(config.admission);
     admission::allow_descriptors(config.admission);
+    let own_url = config.advertised.first().cloned();
     let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-    let (manager, certifier, first_start) = match opened {
+    let Opened { manager, certifier, shared, first_start, name } = match opened {
         Ok(result) => result?,
         Err(error) => return Err(token_problem(crate::manager::internal(&error))),
     };
@@ -221,12 +220,28 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
     let (stopping, stopped) = watch::channel(false);
     let router = api::router(Context::new(Arc::clone(&manager), stopped.clone()));
     let settling = settle(Arc::clone(&manager));
+    manager.colleagues.introduce(ManagerReport {
+        name,
+        url: own_url.unwrap_or_else(|| url(address)),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        leader: false,
+    });
+    let company = {
+        let (manager, stopped) = (Arc::clone(&manager), stopped.clone());
+        async move {
+            if let Some(store) = shared {
+                store::attend(store, manager, stopped).await;
+            }
+        }
+    };
     let local = Local(Arc::clone(&manager));
     let renewal = renew(Arc::clone(&manager), certifier, directory.join(CA_FILE));
     let server = Server { manager, router, tls, sources, stopped };
     let task = tokio::spawn(async move {
+        let work = async { tokio::join!(server.accept(listener), company) };
         tokio::select! {
-            () = server.accept(listener) => {}
+            _ = work => {}
             () = renewal => {}
             () = settling => {}
         }
@@ -238,6 +253,10 @@ pub async fn serve(config: Config) -> Result<Running, ServeError> {
 async fn settle(manager: Arc<Manager>) {
     loop {
         tokio::time::sleep(SETTLING).await;
+        // Of several managers one does it.
+        if !manager.does_chores() {
+            continue;
+        }
         let manager = Arc::clone(&manager);
         let settled = tokio::task::spawn_blocking(move || manager.settle_moves(Instant::now())).await;
         if let Ok(Err(problem)) = settled {
@@ -246,11 +265,48 @@ async fn settle(manager: Arc<Manager>) {
     }
 }
 
+/// The address, as clients on this machine use it.
+fn url(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        let loopback = if address.is_ipv4() {
+            IpAddr::from([127, 0, 0, 1])
+        } else {
+            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
+        };
+        address.set_ip(loopback);
+    }
+    format!("https://{address}")
+}
+
+/// What is open before anybody is listened to.
+struct Opened {
+    manager: Arc<Manager>,
+    certifier: Arc<Certifier>,
+    /// The store, when other managers use it, too.
+    shared: Option<Arc<Etcd>>,
+    first_start: bool,
+    /// The manager's name among those.
+    name: String,
+}
+
 /// Opens all that is kept in the state directory, and makes what is not there.
-fn open(config: &Config) -> Result<(Arc<Manager>, Arc<Certifier>, bool), ServeError> {
+fn open(config: &Config) -> Result<Opened, ServeError> {
     let directory = &config.state_dir;
     files::make_directory(directory)?;
-    let store = Embedded::open(&directory.join("manager.redb"), Limits::default())?;
+    let nonce = token::nonce().map_err(|_| ServeError::Random)?;
+    let name = format!("{}-{nonce}", machine_name().unwrap_or_else(|| "manager".to_owned()));
+    let mut shared = None;
+    let store: Arc<dyn Store> = match &config.store {
+        StoreAddress::Embedded => {
+            Arc::new(Embedded::open(&directory.join("manager.redb"), Limits::default())?)
+        }
+        StoreAddress::Etcd(address) => {
+            let runtime = tokio::runtime::Handle::current();
+            let store = Arc::new(Etcd::open(address, &config.store_tls, name.clone(), runtime)?);
+            shared = Some(Arc::clone(&store));
+            store
+        }
+    };
     let seal_file = config.authority_key.clone().unwrap_or_else(|| directory.join(SEAL_FILE));
     let seal = Seal::open_file(&seal_file)?;
     let now = SystemTime::now();
@@ -261,7 +317,7 @@ fn open(config: &Config) -> Result<(Arc<Manager>, Arc<Certifier>, bool), ServeEr
         None => StoredAuthority::make(1, seal, now),
     };
     let advertised = config.advertised.clone();
-    let opened = Manager::open(Box::new(store), seal, advertised, first).map_err(|error| match error {
+    let opened = Manager::open(store, seal, advertised, first).map_err(|error| match error {
         OpenError::Store(error) => error.into(),
         OpenError::Authority(source) if old_key.is_some() => {
             ServeError::Import { path: directory.join(CA_KEY_FILE), source }
@@ -280,7 +336,7 @@ fn open(config: &Config) -> Result<(Arc<Manager>, Arc<Certifier>, bool), ServeEr
     if first {
         first_token(&manager, directory)?;
     }
-    Ok((manager, certifier, first))
+    Ok(Opened { manager, certifier, shared, first_start: first, name })
 }
 
 /// Makes the first administrator and keeps the token's secret in a file. The file comes first: were the start cut short
@@ -291,8 +347,17 @@ fn first_token(manager: &Manager, directory: &Path) -> Result<(), ServeError> {
     files::write(&directory.join(ADMIN_FILE), format!("{secret}\n").as_bytes(), 0o600)?;
     let request = Request { caller: None, peer: None, action: "first start".to_owned() };
     let wish = NewToken { name: "admin".to_owned(), role: Some(Role::Admin), ..NewToken::default() };
-    manager.add_token(&request, &wish, &secret, SystemTime::now()).map_err(token_problem)?;
-    Ok(())
+    let made = manager.add_token(&request, &wish, &secret, SystemTime::now());
+    if made.is_err() {
+        // Another manager of the same store, which starts at the same time, may have been faster.
+        manager.reload()?;
+        if manager.records.tokens.count(|token| token.hash == token::hash(&secret)) == 0
+            && manager.records.tokens.count(|_| true) > 0
+        {
+            return Ok(files::remove(&directory.join(ADMIN_FILE))?);
+        }
+    }
+    made.map(drop).map_err(token_problem)
 }
 
 fn token_problem(problem: mgmt_types::Problem) -> ServeError {
@@ -306,16 +371,19 @@ fn names(config: &Config) -> Vec<String> {
         names.push(config.listen.ip().to_string());
     }
     // Without a readable name the certificate is good for the rest.
-    if let Ok(Some(name)) = files::read(Path::new("/proc/sys/kernel/hostname")) {
-        let name = name.trim();
-        if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') && !name.is_empty() {
-            names.push(name.to_owned());
-        }
-    }
+    names.extend(machine_name());
     names.extend(config.names.iter().cloned());
     names.sort();
     names.dedup();
     names
+}
+
+/// The machine's name, when it is one.
+fn machine_name() -> Option<String> {
+    let name = files::read(Path::new("/proc/sys/kernel/hostname")).ok()??;
+    let name = name.trim();
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    (!name.is_empty() && name.bytes().all(fits)).then(|| name.to_owned())
 }
 
 /// Keeps the server's certificate and the bundle that clients trust as the authorities are, and tells of ends that near.

@@ -55,6 +55,13 @@ pub(crate) fn word(bytes: usize) -> Result<String, aws_lc_rs::error::Unspecified
     Ok(hex(&random))
 }
 
+/// Some letters and digits that nothing else has by chance, for a name.
+pub(crate) fn nonce() -> Result<String, aws_lc_rs::error::Unspecified> {
+    let mut bytes = [0u8; 5];
+    rand::fill(&mut bytes)?;
+    Ok(hex(&bytes))
+}
+
 /// What is kept of a secret. One round of SHA-256 is enough: slow, salted hashes protect secrets that can be guessed,
 /// and nobody guesses 256 random bits; a slow hash would only give strangers a way to keep the manager busy.
 pub(crate) fn hash(secret: &str) -> String {

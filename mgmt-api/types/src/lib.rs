@@ -18,6 +18,7 @@ mod host;
 mod join;
 mod labels;
 mod mac;
+mod managers;
 pub mod name;
 mod network;
 mod peer;
@@ -48,6 +49,7 @@ pub use join::{
 };
 pub use labels::{Labels, Selector, SelectorError};
 pub use mac::{MacAddr, MacParseError};
+pub use managers::{ManagerList, ManagerReport, ManagerRole, StoreKind};
 pub use network::{Mtu, Network, NetworkReport, NetworkSpec};
 pub use peer::{ANY, Peer, PeerError};
 pub use problem::{Mistake, Problem, ProblemKind};
@@ -55,7 +57,8 @@ pub use range::{AddressRange, RangeError};
 pub use rate_limit::{Bucket, RateLimit};
 pub use resource::{Kind, Resource, ResourceList, UnknownKind};
 pub use revision::{
-    Applied, Change, CutFlow, Diff, FlowImpact, Outcome, Realised, RealisedHost, RealisedState, Revision,
+    Applied, Change, CutFlow, Diff, FlowImpact, Outcome, Realised, RealisedHost, RealisedState, Restored,
+    Revision,
 };
 pub use router::{Route, Router, RouterReport, RouterSpec};
 pub use service::{Icmp, NAMED as NAMED_SERVICES, NamedService, Service, ServiceError, Transport};

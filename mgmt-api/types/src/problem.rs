@@ -93,13 +93,15 @@ pub enum ProblemKind {
     Timeout,
     /// The manager is doing all it can; try again later.
     Busy,
+    /// The manager cannot reach its store: nothing can be changed, and what is kept there alone cannot be read.
+    Store,
     /// Something broke in the manager; its log says what.
     Internal,
 }
 
 impl ProblemKind {
     /// Every kind, for documentation and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Syntax,
         Self::Invalid,
         Self::Unauthenticated,
@@ -113,6 +115,7 @@ impl ProblemKind {
         Self::TooLarge,
         Self::Timeout,
         Self::Busy,
+        Self::Store,
         Self::Internal,
     ];
 
@@ -132,6 +135,7 @@ impl ProblemKind {
             Self::TooLarge => (413, "too-large", "the request is too large"),
             Self::Timeout => (408, "timeout", "the request took too long"),
             Self::Busy => (503, "busy", "the manager is busy"),
+            Self::Store => (503, "store", "the manager cannot use its store"),
             Self::Internal => (500, "internal", "the manager failed"),
         }
     }

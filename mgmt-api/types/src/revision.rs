@@ -54,6 +54,18 @@ pub struct CutFlow {
     pub rule: Option<String>,
 }
 
+/// The outcome of a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// The revision that holds it: above every one that was ever given.
+    pub revision: u64,
+    /// The revision that the backup was made of.
+    pub backup_revision: u64,
+    /// When the backup was made, RFC 3339 in UTC.
+    pub backup_time: String,
+}
+
 /// What became of one resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn demo(keep: bool) -> Result<bool> {
+    packages::install(&packages::BUILD)?;
     packages::install(&packages::GUESTS)?;
     build(&["palisade"])?;
     // What shows the product needs no optimised build itself.
@@ -80,7 +81,7 @@ fn demo(keep: bool) -> Result<bool> {
 fn bench(arguments: &[String]) -> Result<bool> {
     let asks = arguments.iter().any(|word| ["--list", "--help", "-h"].contains(&word.as_str()));
     if !asks {
-        let needs: Vec<Need> = packages::BENCH.into_iter().chain(packages::GUESTS).collect();
+        let needs: Vec<Need> = [&packages::BENCH[..], &packages::GUESTS, &packages::BUILD].concat();
         packages::install(&needs)?;
     }
     build(if asks { &["bench"] } else { &["palisade", "bench"] })?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) type Need = (&'static str, &'static str, &'static str);
 
 /// For guests, namespaces and what the tests do in them.
-pub(crate) const GUESTS: [Need; 19] = [
+pub(crate) const GUESTS: [Need; 20] = [
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64", "runs the guests"),
     ("seabios", "/usr/share/seabios/bios-256k.bin", "the guests' firmware"),
     ("busybox-static", "/usr/share/doc/busybox-static", "the guests' and namespaces' commands"),
@@ -27,12 +27,17 @@ pub(crate) const GUESTS: [Need; 19] = [
     ("python3-scapy", "/usr/share/doc/python3-scapy", "makes frames no honest stack would send"),
     ("python3-venv", "/usr/share/doc/python3-venv", "holds the OpenAPI validator"),
     ("curl", "/usr/bin/curl", "asks the API without our own client"),
+    ("etcd-client", "/usr/bin/etcdctl", "says which of its members leads"),
     ("socat", "/usr/bin/socat", "a shell in a guest, for people"),
     ("procps", "/usr/bin/ps", "shows what is left running"),
 ];
 
-/// For building the fuzz targets.
-pub(crate) const BUILD: [Need; 1] = [("g++", "/usr/bin/g++", "builds the fuzzing engine")];
+/// For building.
+pub(crate) const BUILD: [Need; 3] = [
+    ("g++", "/usr/bin/g++", "builds the fuzzing engine"),
+    ("protobuf-compiler", "/usr/bin/protoc", "generates etcd's messages"),
+    ("libprotobuf-dev", "/usr/include/google/protobuf/any.proto", "what these messages are made of"),
+];
 
 /// For measurements beside their peers.
 pub(crate) const BENCH: [Need; 11] = [

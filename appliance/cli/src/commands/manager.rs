@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use manager::{Admission, Config, Running};
+use manager::{Admission, Config, Running, StoreAddress, StoreTls};
 
 use crate::directories::{self, StateDir};
 use crate::failure::Failure;
@@ -38,13 +38,26 @@ pub(crate) struct ManagerArgs {
     /// Connections at once of one source; more when many hosts share an address
     #[arg(long, value_name = "N", default_value_t = Admission::default().per_source)]
     connections_per_source: usize,
-    /// URL of a manager that hosts are told to try, this one's included; may be given several times
+    /// URL of a manager that hosts are told to try, this one's first; may be given several times
     #[arg(long = "advertise", value_name = "URL")]
     advertised: Vec<String>,
     /// File with the key that seals the authorities' private keys in the store; managers of one store share it
     /// [default: authority.key in the state directory]
     #[arg(long, value_name = "FILE")]
     authority_key: Option<PathBuf>,
+    /// Where desired state is kept: redb, a file of this machine; or etcd://HOST:PORT,HOST:PORT/PREFIX, which several
+    /// managers may share (etcds:// for TLS)
+    #[arg(long, value_name = "STORE", default_value_t, env = "PALISADE_STORE")]
+    store: StoreAddress,
+    /// PEM file with the authority that signed the certificates of etcd's members
+    #[arg(long, value_name = "FILE", env = "PALISADE_STORE_CA")]
+    store_ca: Option<PathBuf>,
+    /// PEM file with our certificate for etcd
+    #[arg(long, value_name = "FILE", requires = "store_key", env = "PALISADE_STORE_CERT")]
+    store_cert: Option<PathBuf>,
+    /// PEM file with the key of that certificate
+    #[arg(long, value_name = "FILE", requires = "store_cert", env = "PALISADE_STORE_KEY")]
+    store_key: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -58,15 +71,19 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 
 /// Starts a manager in this process.
 pub(crate) async fn start(state_dir: &Path, args: &ManagerArgs) -> Result<Running, Failure> {
+    let args = args.clone();
     let config = Config {
         state_dir: state_dir.to_owned(),
         listen: args.listen,
-        names: args.names.clone(),
+        names: args.names,
         admission: Admission { connections: args.connections, per_source: args.connections_per_source },
-        advertised: args.advertised.clone(),
-        authority_key: args.authority_key.clone(),
+        advertised: args.advertised,
+        authority_key: args.authority_key,
+        store: args.store,
+        store_tls: StoreTls { ca: args.store_ca, identity: args.store_cert.zip(args.store_key) },
     };
-    let running = manager::serve(config).await.map_err(|error| refusal(&error, state_dir, args.listen))?;
+    let listen = config.listen;
+    let running = manager::serve(config).await.map_err(|error| refusal(&error, state_dir, listen))?;
     remember(state_dir, &running.url())?;
     Ok(running)
 }

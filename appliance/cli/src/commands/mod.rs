@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod authority;
+pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod describe;
@@ -14,6 +15,7 @@ pub(crate) mod hosts;
 pub(crate) mod join;
 pub(crate) mod join_token;
 pub(crate) mod manager;
+pub(crate) mod managers;
 pub(crate) mod mesh;
 pub(crate) mod port;
 pub(crate) mod token;
@@ -49,10 +51,13 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Flows(args) => once(flows::run(args)),
         Command::Port(command) => once(port::run(command)),
         Command::User(command) => once(user::run(command)),
+        Command::Managers(args) => once(managers::run(args)),
         Command::Token(command) => once(token::run(command)),
         Command::JoinToken(command) => once(join_token::run(command)),
         Command::Authority(command) => once(authority::run(command)),
         Command::Audit(args) => once(audit::run(args)),
+        Command::Backup(args) => once(backup::backup(args)),
+        Command::Restore(args) => once(backup::restore(args)),
         Command::Completions(args) => completions::run(&args),
         Command::Version(args) => version::run(&args),
     }

@@ -80,9 +80,10 @@ async fn transact(
 ) -> Result<Response, Refused> {
     let manager = context.manager.clone();
     if !dry_run {
-        let applied =
-            reply::work(context, move || read().and_then(|wishes| manager.transact(&asked, |_| Ok(wishes))))
-                .await?;
+        let applied = reply::work(context, move || {
+            read().and_then(|wishes| manager.transact(&asked, |_| Ok(wishes.clone())))
+        })
+        .await?;
         return Ok(reply::json(StatusCode::OK, &applied));
     }
     let foreseen = reply::work(context, move || read().and_then(|wishes| manager.foresee(|_| Ok(wishes))));

@@ -7,13 +7,15 @@ use std::time::SystemTime;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use mgmt_types::Kind;
+use mgmt_types::{Kind, ManagerRole};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 use super::caller::{Anyone, Reader};
 use super::reply;
-use super::{Context, agents, apply, join, log, questions, resources, tokens, users, watch};
+use super::{
+    Context, agents, apply, backup, join, log, managers, questions, resources, tokens, users, watch,
+};
 use crate::join_token::JoinRefusal;
 use crate::manager::CertificateRefusal;
 use crate::time;
@@ -69,6 +71,11 @@ fn prometheus(context: &Context, now: SystemTime) -> String {
     family("resources", "gauge", "Declared resources.", &kinds);
     let connected = count(manager.board.connected(now));
     family("hosts_connected", "gauge", "Hosts that spoke within the last 15 seconds.", &one(connected));
+    let managers = manager.managers();
+    let store = u64::from(managers.disconnected_since.is_none());
+    family("store_connected", "gauge", "1 while the store answers.", &one(store));
+    let leads = u64::from(matches!(managers.role, ManagerRole::Alone | ManagerRole::Leader));
+    family("leader", "gauge", "1 when this manager does what one alone must do.", &one(leads));
     let answers: Vec<_> = ["2xx", "3xx", "4xx", "5xx"]
         .iter()
         .zip(&numbers.answers)
@@ -131,6 +138,7 @@ fn prometheus(context: &Context, now: SystemTime) -> String {
         apply::apply, apply::delete, watch::watch,
         log::audit, log::revision, log::realised,
         users::list, users::create, users::change, users::remove,
+        managers::list, backup::backup, backup::restore,
         tokens::list, tokens::create, tokens::remove,
         join::join, join::tokens, join::create, join::revoke, join::authorities, join::rotate, join::retire,
         questions::trace, questions::verdicts, questions::flows,

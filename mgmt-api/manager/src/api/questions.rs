@@ -24,7 +24,7 @@ use super::caller::{Agent, Reader};
 use super::reply::{self, Refused};
 use super::resources::wrong_query;
 use crate::compile;
-use crate::desk::Asking;
+use crate::desk::{Asking, Deaf};
 use crate::document::{self, Format};
 
 /// How long a host may take to answer.
@@ -292,10 +292,19 @@ fn put(
     for (host, question) in questions {
         match context.desk.ask(&host, question, replies) {
             Ok(asking) => open.push((host, asking)),
-            Err(error) => silent.push(Silent { host, reason: error.to_string() }),
+            Err(error) => silent.push(Silent { reason: unheard(context, &host, error), host }),
         }
     }
     (open, silent)
+}
+
+/// Why a host cannot be asked here, and where it can.
+fn unheard(context: &Context, host: &str, error: Deaf) -> String {
+    let manager = context.manager.board.heard_by(host).filter(|_| error == Deaf::Gone);
+    match manager.and_then(|name| context.manager.colleagues.url(&name).map(|url| (name, url))) {
+        Some((name, url)) => format!("it is connected to manager {name}: ask at {url}"),
+        None => error.to_string(),
+    }
 }
 
 /// Somebody who follows flows.

@@ -179,7 +179,7 @@ async fn change(
     asked: Asked,
     kind: Kind,
     name: String,
-    wishes: impl FnOnce(&Desired, Kind, &str) -> Result<Vec<Wish>, Problem> + Send + 'static,
+    wishes: impl Fn(&Desired, Kind, &str) -> Result<Vec<Wish>, Problem> + Send + 'static,
 ) -> Result<Response, Refused> {
     let manager = context.manager.clone();
     let key = name.clone();

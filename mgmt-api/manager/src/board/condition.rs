@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use mgmt_types::HostState;
 use mgmt_types::agent::PortStatus;
 
-use super::{Report, is_fresh};
+use super::Report;
 
 /// Most faults of ports that are named; the others are counted.
 const NAMED: usize = 5;
@@ -16,7 +16,7 @@ pub(super) fn of(report: Option<&Report>, now: SystemTime) -> (HostState, Vec<St
         return (HostState::Unreachable, vec!["it has not spoken since this manager started".to_owned()]);
     };
     let reasons = reasons(report);
-    if !is_fresh(report, now) {
+    if !report.is_fresh(now) {
         let since = humantime::format_rfc3339_seconds(report.seen);
         let silent = format!("it has not spoken since {since}");
         return (HostState::Unreachable, std::iter::once(silent).chain(reasons).collect());
@@ -62,6 +62,8 @@ mod tests {
             ports: (1..=faulty).map(|id| (id, port(id))).collect(),
             rules: super::super::Counted::new(),
             seen: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
+            to: None,
+            told: None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use mgmt_types::{AuditEntry, Revision};
+use mgmt_types::{AuditEntry, Kind, Revision};
 use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
@@ -15,7 +15,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Commit, RecordChange, Store, StoreError, Table as Records};
+use super::{Commit, RecordChange, Replacement, Store, StoreError, Table as Records};
 use crate::files::FileError;
 use crate::state::{Counters, Entry, State};
 
@@ -156,14 +156,10 @@ impl Store for Embedded {
                 return Err(StoreError::Conflict { have, got });
             }
             meta.insert("revision", got).map_err(failed)?;
-            meta.insert("next-vni", u64::from(commit.counters.next_vni)).map_err(failed)?;
-            meta.insert("next-port", u64::from(commit.counters.next_port)).map_err(failed)?;
-            meta.insert("next-rule", u64::from(commit.counters.next_rule)).map_err(failed)?;
-            meta.insert("next-identity", u64::from(commit.counters.next_identity)).map_err(failed)?;
+            put_counters(&mut meta, commit.counters)?;
             let mut entries = write.open_table(ENTRIES).map_err(failed)?;
             for entry in commit.puts {
-                let key = format!("{}/{}", entry.kind(), entry.name());
-                entries.insert(key.as_str(), encode(&key, entry)?.as_slice()).map_err(failed)?;
+                put_entry(&mut entries, entry)?;
             }
             for (kind, name) in commit.removals {
                 entries.remove(format!("{kind}/{name}").as_str()).map_err(failed)?;
@@ -180,6 +176,43 @@ impl Store for Embedded {
             change_records(write, commit.records)?;
             self.add_history(write, &mut meta, commit.revision)?;
             add_audit(write, &mut meta, DONE, self.limits.done, commit.audit)
+        })
+    }
+
+    fn replace(&self, replacement: &Replacement<'_>) -> Result<(), StoreError> {
+        let Replacement { before, state, revision, history, tables, records, audit } = *replacement;
+        self.write(|write| {
+            let mut meta = write.open_table(META).map_err(failed)?;
+            let have = number(&meta, "revision")?.unwrap_or(0);
+            if have != before {
+                return Err(StoreError::Conflict { have, got: state.revision });
+            }
+            meta.insert("revision", state.revision).map_err(failed)?;
+            put_counters(&mut meta, state.counters)?;
+            let mut entries = write.open_table(ENTRIES).map_err(failed)?;
+            entries.retain(|_, _| false).map_err(failed)?;
+            for entry in Kind::ALL.into_iter().flat_map(|kind| state.list(kind)) {
+                put_entry(&mut entries, &entry)?;
+            }
+            let mut identities = write.open_table(IDENTITIES).map_err(failed)?;
+            identities.retain(|_, _| false).map_err(failed)?;
+            for (id, set) in &state.identities {
+                identities.insert(id, encode("identity", set)?.as_slice()).map_err(failed)?;
+            }
+            let mut kept = write.open_table(RECORDS).map_err(failed)?;
+            let replaced: Vec<String> = tables.iter().map(|table| record_key(*table, "")).collect();
+            let stays = |key: &str, _: &str| !replaced.iter().any(|prefix| key.starts_with(prefix));
+            kept.retain(stays).map_err(failed)?;
+            for (table, key, text) in records {
+                kept.insert(record_key(*table, key).as_str(), text.as_str()).map_err(failed)?;
+            }
+            write.open_table(HISTORY).map_err(failed)?.retain(|_, _| false).map_err(failed)?;
+            meta.insert("history-bytes", 0).map_err(failed)?;
+            meta.insert("history-count", 0).map_err(failed)?;
+            for revision in history.iter().chain([revision]) {
+                self.add_history(write, &mut meta, revision)?;
+            }
+            add_audit(write, &mut meta, DONE, self.limits.done, audit)
         })
     }
 
@@ -293,6 +326,25 @@ fn change_records(write: &WriteTransaction, changes: &[RecordChange]) -> Result<
             return Err(StoreError::Raced { table: change.table.as_str(), key: change.key.clone() });
         }
     }
+    Ok(())
+}
+
+fn put_counters(meta: &mut Table<'_, &'static str, u64>, counters: Counters) -> Result<(), StoreError> {
+    let Counters { next_vni, next_port, next_rule, next_identity } = counters;
+    for (key, value) in [
+        ("next-vni", next_vni),
+        ("next-port", next_port),
+        ("next-rule", next_rule),
+        ("next-identity", next_identity),
+    ] {
+        meta.insert(key, u64::from(value)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn put_entry(entries: &mut Table<'_, &'static str, &'static [u8]>, entry: &Entry) -> Result<(), StoreError> {
+    let key = format!("{}/{}", entry.kind(), entry.name());
+    entries.insert(key.as_str(), encode(&key, entry)?.as_slice()).map_err(failed)?;
     Ok(())
 }
 

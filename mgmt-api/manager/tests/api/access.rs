@@ -71,6 +71,9 @@ async fn a_role_does_what_it_may_and_nothing_else() {
         ("POST", "/v1/trace", json, r#"{"source":"web-1","destination":"10.0.1.1","service":"ping"}"#, "voa"),
         ("GET", "/v1/workloads/web-1/verdicts", json, "", "voa"),
         ("GET", "/v1/flows", json, "", "voa"),
+        ("GET", "/v1/managers", json, "", "voag"),
+        ("GET", "/v1/backup", json, "", "a"),
+        ("POST", "/v1/restore", json, "", "a"),
         ("GET", "/v1/openapi.json", json, "", "voag"),
         ("GET", "/metrics", json, "", "voa"),
     ];

@@ -2,6 +2,7 @@
 
 mod access;
 mod agents;
+mod backup;
 mod document;
 mod firewall;
 mod hostile;

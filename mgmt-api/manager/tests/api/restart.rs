@@ -3,8 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{BASE, Server, config};
 
@@ -62,7 +63,8 @@ async fn killed_writer() {
         ca_pem: std::fs::read_to_string(running.ca_file()).unwrap(),
     };
     let client = mgmt_client::Client::connect(&endpoint).unwrap();
-    for n in 0.. {
+    let first = client.managers().await.unwrap().revision;
+    for n in first.. {
         let text = format!("kind: Host\nname: h\nlabels: {{ n: '{n}' }}\n---\nkind: Host\nname: h{n}\n");
         let document = mgmt_client::Document { file: "f.yaml".into(), text };
         let applied = client.apply(&[document], false).await.unwrap();
@@ -72,11 +74,15 @@ async fn killed_writer() {
     }
 }
 
+/// How often the writer is killed.
+const KILLS: u64 = 200;
+
 #[tokio::test]
 async fn what_was_acknowledged_survives_kill_9_and_nothing_is_half_there() {
     let directory = tempfile::tempdir().unwrap();
     let mut last = 0;
-    for round in 0..5u64 {
+    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..KILLS {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "restart::killed_writer", "--nocapture"])
             .env(CHILD, directory.path())
@@ -84,30 +90,54 @@ async fn what_was_acknowledged_survives_kill_9_and_nothing_is_half_there() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut fresh = 0;
-        for line in lines.map_while(Result::ok) {
-            if let Some(number) = line.strip_prefix("acknowledged ") {
-                last = number.parse().unwrap();
-                fresh += 1;
-            }
-            if fresh == 3 + 7 * round {
-                child.kill().unwrap();
-                break;
-            }
-        }
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut acknowledged =
+            || lines.find_map(|line| line.strip_prefix("acknowledged ")?.parse::<u64>().ok());
+        last = acknowledged().unwrap_or_else(|| panic!("round {round}: the child acknowledged nothing"));
+        // Any moment of the next commits: each takes some milliseconds.
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_micros((chance >> 33) % 30_000));
+        child.kill().unwrap();
         child.wait().unwrap();
-        assert!(fresh > 0, "the child acknowledged nothing");
-        let server = Server::start_in(directory_copy(directory.path())).await;
-        let hosts = server.get("/v1/hosts").await.json();
-        let revision = hosts["revision"].as_u64().unwrap();
-        assert!(revision >= last, "{last} was acknowledged, {revision} is there");
-        let newest = server.get(&format!("/v1/revisions/{revision}")).await.json();
-        for change in newest["changes"].as_array().unwrap() {
-            let name = change["name"].as_str().unwrap();
-            let host = server.get(&format!("/v1/hosts/{name}")).await.json();
-            assert_eq!(host["revision"], json!(revision), "half of revision {revision} is there");
+        while let Some(number) = acknowledged() {
+            last = number;
         }
+        let (revision, history) = kept(directory_copy(directory.path()).path());
+        assert!(revision >= last, "round {round}: {last} was acknowledged, {revision} is there");
+        assert_eq!(history.last().map(|(number, _)| *number), Some(revision), "round {round}");
+        assert!(
+            history.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0),
+            "round {round}: a revision is missing"
+        );
+        if round % 20 == 0 {
+            whole(directory.path(), revision).await;
+        }
+    }
+    assert!(last > KILLS, "{last} revisions in {KILLS} rounds");
+}
+
+/// The newest revision in a directory, and every revision that is kept, as a backup has them.
+fn kept(directory: &std::path::Path) -> (u64, Vec<(u64, Value)>) {
+    let mut text = Vec::new();
+    manager::backup(&directory.join("state"), &mut text).unwrap();
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let mut lines = lines.map(|line| serde_json::from_slice::<Value>(line).unwrap());
+    let head = lines.next().unwrap();
+    let history = lines.filter_map(|mut line| {
+        let revision = line["history"].take();
+        Some((revision["revision"].as_u64()?, revision))
+    });
+    (head["head"]["revision"].as_u64().unwrap(), history.collect())
+}
+
+/// A manager on a copy shows all that its newest revision changed.
+async fn whole(directory: &std::path::Path, revision: u64) {
+    let server = Server::start_in(directory_copy(directory)).await;
+    let newest = server.get(&format!("/v1/revisions/{revision}")).await.json();
+    for change in newest["changes"].as_array().unwrap() {
+        let name = change["name"].as_str().unwrap();
+        let host = server.get(&format!("/v1/hosts/{name}")).await.json();
+        assert_eq!(host["revision"], json!(revision), "half of revision {revision} is there");
     }
 }
 

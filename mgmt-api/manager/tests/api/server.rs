@@ -217,6 +217,8 @@ pub(crate) fn config(directory: &Path) -> Config {
         admission: Admission::default(),
         advertised: Vec::new(),
         authority_key: None,
+        store: manager::StoreAddress::Embedded,
+        store_tls: manager::StoreTls::default(),
     }
 }
 
