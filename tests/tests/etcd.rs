@@ -85,9 +85,9 @@ fn share(from: &Client, to: &Client) -> Result<()> {
 
 impl Mesh {
     fn populate(&mut self) -> Result<()> {
-        let mut yaml = "kind: Network\nname: blue\nspec: { subnets: [10.0.1.0/24, \"fd00:1::/64\"] }\n"
-            .to_owned()
-            + OPEN;
+        let hosts = "kind: Host\nname: host-a\n---\nkind: Host\nname: host-b\n---\n";
+        let network = "kind: Network\nname: blue\nspec: { subnets: [10.0.1.0/24, \"fd00:1::/64\"] }\n";
+        let mut yaml = [hosts, network, OPEN].concat();
         for (name, host) in [("c", "host-a"), ("d", "host-a"), ("e", "host-b")] {
             let netns = Netns::new(&format!("pal-m{name}"))?;
             yaml += &lab::container(name, &netns).replace("host-a", host);
